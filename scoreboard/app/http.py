@@ -30,6 +30,7 @@ from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
@@ -44,6 +45,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -151,12 +153,14 @@ def _build_routes(
             web.bearer,
         ),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
+        KeyRoutes(accounts.accounts.sessions.issuer.public_jwks()),
         HealthRoutes(health),
         PageRoutes(
             writes.rules if settings.page.actions else {},
             leaderboard,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            guests=settings.accounts.guests,
             cooldowns=settings.limits.cooldowns,
             avatars=settings.accounts.avatars,
             branding=branding,
@@ -165,6 +169,7 @@ def _build_routes(
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
+        AuditPage(branding),
         OpenApiRoutes(),
         _build_admin_routes(web.bearer, stores, writes),
         metrics=not settings.server.metrics_port,

@@ -18,7 +18,7 @@ from scoreboard.domain.key_versions import ACTIVATION_SECONDS, DEFAULT_OVERLAP_M
 from scoreboard.drivers.stores import Stores
 from scoreboard.operations import key_versions
 from scoreboard.security.issuer import Issuer
-from scoreboard.settings.keys import new_production_keys, write_secrets
+from scoreboard.settings.keys import new_production_keys, new_signing_key, write_secrets
 from scoreboard.settings.model import Settings
 from scoreboard.storage.postgres import master_keys
 from scoreboard.storage.postgres.master_keys import ListedVersion, Revocation
@@ -37,13 +37,14 @@ def keys() -> None:
 @click.option(
     "--folder", type=FilePath(path_type=Path, file_okay=False), help="Write the files of a secrets folder instead."
 )
+@click.option("--signing", is_flag=True, help="Only a signing key, to put beside the present one.")
 @click.option("--env", "as_variables", is_flag=True, help="Print environment variables instead of TOML.")
-def new_keys(folder: Path | None, as_variables: bool) -> None:
+def new_keys(folder: Path | None, signing: bool, as_variables: bool) -> None:
     """Print a signing key and a master key, as settings for production. All nodes share them, and nothing keeps a
     copy."""
-    made = new_production_keys()
+    made = new_signing_key() if signing else new_production_keys()
     if folder is not None:
-        for file in write_secrets(folder, made):
+        for file in write_secrets(folder, made, beside_others=signing):
             click.echo(str(file))
     elif as_variables:
         for (section, table, item), value in made.items():

@@ -16,7 +16,17 @@ from scoreboard.client.addresses import open_http, parse_server_url
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError
-from scoreboard.client.exchanges import LOG_OUT_TIMEOUT_SECONDS, RETRY_SECONDS, Credentials, log_in_steps, run_steps
+from scoreboard.client.exchanges import (
+    LOG_OUT_TIMEOUT_SECONDS,
+    RETRY_SECONDS,
+    Credentials,
+    Send,
+    by_device_key,
+    by_password,
+    by_token,
+    log_in_steps,
+    run_steps,
+)
 from scoreboard.client.loops import require_loop
 
 
@@ -62,14 +72,37 @@ def log_in(
     """
     require_loop("trio", "log_in")
     parse_server_url(url)
-    return _logged_in(url, username, password, patience)
+    return _logged_in(url, by_password(username, password), patience)
+
+
+def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
+
+    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
+    """
+    require_loop("trio", "exchange")
+    parse_server_url(url)
+    return _logged_in(url, by_token(token), patience)
+
+
+def log_in_as_guest(
+    url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
+    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
+    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+
+    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    """
+    require_loop("trio", "log_in_as_guest")
+    parse_server_url(url)
+    return _logged_in(url, by_device_key(device_key, username), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
+async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
     clock = ServerClock()
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=trio.current_time, retry_seconds=patience)
+        steps = log_in_steps(how, now=trio.current_time, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=trio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:

@@ -2,7 +2,8 @@
 
 1. The history is a page of logged actions, the newest first. A cursor names the last one.
 2. An export is one JSON document with all that is stored about the user. It is written piece by piece, so that a long
-   history takes no memory. What secrets are stored as (hashes) is not in it.
+   history takes no memory. Hashes of secrets are not in it, nor what would help cheats: flags, moderators' notes,
+   shadow bans (storage.postgres.personal_data has the list).
 3. Whoever wants to be erased gives the password. A user without one shows a log-in of the last FRESH_SECONDS: a token
    that was stolen earlier is not enough. Wrong passwords count as at a log-in.
 
@@ -33,6 +34,7 @@ from scoreboard.storage.postgres.personal_data import FIRST_PLACE, LISTS_SQL, Lo
 
 FRESH_SECONDS = 300  # the log-in of a user without a password who wants to be erased is no older
 EXPORT_ROWS = 100  # of one query of an export; an action has 16 KiB at most, so a piece has 1.6 MiB at most
+EXPORT_EVIDENCE = 4  # the same of evidence, which has 256 KiB at most
 
 WRONG_PASSWORD = Refusal(
     Code.INVALID_REQUEST, "The password is wrong.", (FieldError("password", "is not your password"),)
@@ -70,6 +72,7 @@ def action_fields(action: LoggedAction) -> dict[str, Any]:
         "newScore": action.new_score,
         "timestamp": rfc3339(action.at_ms),
         "metadata": action.metadata,
+        "reversed": action.is_reversed,
     }
 
 
@@ -88,12 +91,12 @@ async def write_export(stores: Stores, user: UUID, now_ms: int, write: Callable[
     await write(b'{"success":true,"data":{"exportedAt":%b,"profile":%b' % (_json(rfc3339(now_ms)), _fields(account)))
     for name in LISTS_SQL:
         await write(b',"%b":[' % name.encode())
-        key, separator = "", b""
+        key, separator, size = "", b"", EXPORT_EVIDENCE if name == "evidence" else EXPORT_ROWS
         while True:
-            page = await personal_data.page_of(stores, name, user, key, EXPORT_ROWS)
+            page = await personal_data.page_of(stores, name, user, key, size)
             if page.rows:
                 await write(separator + b",".join(_fields(row) for row in page.rows))
-            if len(page.rows) < EXPORT_ROWS:
+            if len(page.rows) < size:
                 break
             key, separator = page.key, b","
         await write(b"]")

@@ -57,6 +57,10 @@ class Issuer:
         """The claims of an access token that this installation issued and that is valid now. Never raises."""
         return tokens.verify(self.token_keys, token, issuer=self.name, now=now)
 
+    def public_jwks(self) -> list[dict[str, str]]:
+        """The public keys that verify this installation's access tokens, as JSON Web Keys."""
+        return tokens.public_jwks(self.token_keys)
+
     def action_secret(self, user: UUID, sid: UUID) -> str:
         """A session's action secret of the current version."""
         # without a live key, which only a change of the table by hand can cause, the secret is one that nobody accepts

@@ -5,6 +5,7 @@ None. It gives no reason, so that a client with a bad token learns none. Revoked
 operations.authenticator.
 """
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,23 @@ class TokenKeys:
         """From the 32 private bytes of each key, by kid. `current` signs."""
         keys = {kid: Ed25519PrivateKey.from_private_bytes(raw) for kid, raw in private.items()}
         return cls(current, keys[current], {kid: key.public_key() for kid, key in keys.items()})
+
+
+def public_jwks(keys: TokenKeys) -> list[dict[str, str]]:
+    """The public keys of every key that still verifies, as JSON Web Keys (RFC 7517, RFC 8037), the signing one first.
+    Nothing of a private key is in them."""
+    kids = [keys.kid, *(kid for kid in keys.verifying if kid != keys.kid)]
+    return [
+        {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "use": "sig",
+            "alg": ALGORITHM,
+            "kid": kid,
+            "x": base64.urlsafe_b64encode(keys.verifying[kid].public_bytes_raw()).rstrip(b"=").decode(),
+        }
+        for kid in kids
+    ]
 
 
 class Claims(msgspec.Struct, frozen=True):

@@ -115,21 +115,30 @@ def new_production_keys() -> dict[tuple[str, str, str], str]:
     """New keys for production: (section, table, item) → value, for one signing key, the first master key, and a key of
     the transparency log."""
     return {
-        ("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key(),
+        **new_signing_key(),
         ("security", "master_keys", "1"): new_key(),
         ("security", "log_keys", f"l{secrets.token_hex(4)}"): new_key(),
     }
 
 
-def write_secrets(folder: Path, values: Mapping[tuple[str, str, str], str]) -> list[Path]:
+def new_signing_key() -> dict[tuple[str, str, str], str]:
+    """One new signing key, in the same form. Its kid is new too."""
+    return {("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key()}
+
+
+def write_secrets(
+    folder: Path, values: Mapping[tuple[str, str, str], str], *, beside_others: bool = False
+) -> list[Path]:
     """Writes one file a value into a secrets folder, readable by its owner alone. Returns the files. Overwrites
     nothing.
 
-    Raises StartError when the folder has keys already, or can't be written.
+    Raises StartError when the folder has keys already, unless `beside_others`, or can't be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if there := sorted(file.name for file in folder.iterdir() if file.name.lower().startswith(KEY_FILES)):
+        if not beside_others and (
+            there := sorted(file.name for file in folder.iterdir() if file.name.lower().startswith(KEY_FILES))
+        ):
             raise StartError(f"{folder} has keys already ({', '.join(there)}): name another folder, or remove them")
         made = []
         for path, value in values.items():

@@ -17,6 +17,7 @@ from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITL
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
@@ -31,6 +32,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -88,10 +90,12 @@ class WebRoutes:
     actions: ActionRoutes
     server: ServerRoutes
     live: LiveRoutes
+    keys: KeyRoutes
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
     audit: AuditRoutes
+    audit_page: AuditPage
     document: OpenApiRoutes
     admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
@@ -99,7 +103,8 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
+            *(self.live, self.server, self.keys, self.pages, self.avatars),
+            *(self.audit, self.audit_page, self.document),
         ):
             yield from resource.routes()
         yield from self.admin

@@ -67,47 +67,6 @@ class AuthorizationQuery(msgspec.Struct):
     iss: str = ""
 
 
-class Me(msgspec.Struct, frozen=True):
-    """An account as its owner sees it."""
-
-    userId: str
-    username: str
-    email: str | None  # null: a user without an address, such as a guest
-    avatarUrl: str | None
-    createdAt: str
-
-
-class MeAnswer(msgspec.Struct):
-    """One's own profile."""
-
-    success: bool
-    data: Me
-
-
-class OwnSession(msgspec.Struct, frozen=True):
-    """One of the user's log-ins. `lastUsedAt` is its last refresh: a client in use refreshes every 15 minutes."""
-
-    id: str
-    createdAt: str
-    lastUsedAt: str
-    client: str  # browser and system, such as "Firefox on Linux"; "" when they are not known
-    current: bool  # whether this request belongs to it
-
-
-class OwnSessions(msgspec.Struct, frozen=True):
-    """Sessions that have not ended, the newest first. `next` is the cursor of the next page, null on the last one."""
-
-    sessions: list[OwnSession]
-    next: str | None
-
-
-class OwnSessionsAnswer(msgspec.Struct):
-    """One's own sessions."""
-
-    success: bool
-    data: OwnSessions
-
-
 Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH)]
 
 
@@ -116,12 +75,6 @@ class PageQuery(msgspec.Struct):
 
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)] = PAGE_ROWS
     cursor: Cursor = ""
-
-
-class EndSessionsQuery(msgspec.Struct):
-    """`current`: this session goes on."""
-
-    keep: Literal["", "current"] = ""
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -143,45 +96,6 @@ class ScoredAnswer(msgspec.Struct):
 
     success: bool
     data: Scored
-
-
-class BulkOutcome(msgspec.Struct, frozen=True):
-    """What `POST /scores/action` would answer to the action. `data`: its outcome, also that of the first try when it
-    was recorded before (409) and of an action that waits for a decision (202). `code` and `detail`: why it does not
-    count."""
-
-    status: int
-    data: Any = msgspec.UNSET
-    code: str | msgspec.UnsetType = msgspec.UNSET
-    detail: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class BulkOutcomes(msgspec.Struct):
-    """One outcome for each action, in their order."""
-
-    outcomes: list[BulkOutcome]
-
-
-class BulkAnswer(msgspec.Struct):
-    """Each action was decided by itself."""
-
-    success: bool
-    data: BulkOutcomes
-
-
-class ServerUser(msgspec.Struct):
-    """A user whom the game's server knows by `externalId`. `username`: the name that the user has now."""
-
-    userId: str
-    externalId: str
-    username: str
-
-
-class ServerUserAnswer(msgspec.Struct):
-    """The user is there."""
-
-    success: bool
-    data: ServerUser
 
 
 class HeldAction(msgspec.Struct, frozen=True):
@@ -277,51 +191,6 @@ class LeaderboardAnswer(msgspec.Struct):
     data: Leaderboard
 
 
-class LoggedAction(msgspec.Struct, frozen=True):
-    """An action that counted. `timestamp` is when it was recorded."""
-
-    actionId: str
-    actionType: str
-    pointsAwarded: int
-    newScore: int
-    timestamp: str
-    metadata: dict[str, Any] | None
-
-
-class History(msgspec.Struct):
-    """Actions, the newest first. `next` is the cursor of the next page, null on the last one."""
-
-    actions: list[LoggedAction]
-    next: str | None
-
-
-class HistoryAnswer(msgspec.Struct):
-    """One's own actions."""
-
-    success: bool
-    data: History
-
-
-class Export(msgspec.Struct):
-    """All that is stored about a user, but hashes of secrets. More members may come."""
-
-    exportedAt: str
-    profile: dict[str, Any]
-    formerNames: list[dict[str, Any]]
-    identities: list[dict[str, Any]]
-    sessions: list[dict[str, Any]]
-    scores: list[dict[str, Any]]
-    auditEvents: list[dict[str, Any]]
-    actions: list[LoggedAction]
-
-
-class ExportAnswer(msgspec.Struct):
-    """A file to download. It is sent in pieces; one that was cut off is no JSON."""
-
-    success: bool
-    data: Export
-
-
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a user did. The raw bytes are what is signed."""
 
@@ -411,83 +280,6 @@ class Unchanged(msgspec.Struct):
     """The board is still that of `since`."""
 
     media_type: ClassVar[str] = NO_BODY
-
-
-# ---- the transparency log -------------------------------------------------------------------------------------------
-
-LogNumber = Annotated[int, Meta(ge=0, lt=10**18, extra_json_schema={"required": True})]
-
-
-class ProofQuery(msgspec.Struct):
-    """Whose action, and which."""
-
-    userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH, extra_json_schema={"required": True})]
-    actionId: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_ID_LENGTH, extra_json_schema={"required": True})]
-
-
-class SizesQuery(msgspec.Struct, rename={"first": "from", "second": "to"}):
-    """Two sizes of the log, in leaves, from 1 on."""
-
-    first: LogNumber
-    second: LogNumber
-
-
-class LeavesQuery(msgspec.Struct, rename={"start": "from", "end": "to"}):
-    """Indexes of leaves: from the first up to, without, the second; at most 1000."""
-
-    start: LogNumber
-    end: LogNumber
-
-
-class AuditProof(msgspec.Struct, frozen=True):
-    """That an action is a leaf of the log. SHA-256 over a zero byte and the record's UTF-8 bytes is leaf `index` of the
-    tree of `size` leaves, whose root the checkpoint names; `path` is RFC 6962's. `action` in the record is the hex of
-    SHA-256 over the salt's bytes, `action:` and the action's id."""
-
-    record: str
-    salt: str
-    index: int
-    size: int
-    path: list[str]
-    checkpoint: str
-
-
-class AuditProofAnswer(msgspec.Struct):
-    """The proof."""
-
-    success: bool
-    data: AuditProof
-
-
-class ConsistencyProof(msgspec.Struct, frozen=True):
-    """RFC 6962's consistency proof, in hex."""
-
-    path: list[str]
-
-
-class ConsistencyAnswer(msgspec.Struct):
-    """The proof."""
-
-    success: bool
-    data: ConsistencyProof
-
-
-class CheckpointText(msgspec.Struct):
-    """A signed note: C2SP tlog-checkpoint."""
-
-    media_type: ClassVar[str] = "text/plain"
-
-
-class VerifierKeyText(msgspec.Struct):
-    """The public key, as a vkey of C2SP signed-note."""
-
-    media_type: ClassVar[str] = "text/plain"
-
-
-class LeafLines(msgspec.Struct):
-    """`{"index": …, "hash": …}` a line."""
-
-    media_type: ClassVar[str] = "application/jsonl"
 
 
 # ---- operation ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from scoreboard.cli.main import cli
-from scoreboard.domain.errors import StartError
+from scoreboard.domain.errors import SettingsError, StartError
 from scoreboard.settings.model import Settings, load_settings
 from tests.cli.running import Result, execute, unchanged_logging
 
@@ -68,6 +68,23 @@ def test_keys_that_are_there_are_kept(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="has keys already"):
         CliRunner().invoke(cli, ["keys", "new", "--folder", str(tmp_path)], catch_exceptions=False)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+def test_a_new_signing_key_stands_beside_the_present_one(tmp_path: Path) -> None:
+    """The setting that says which one signs must come with it; both verify then. Printed, it is one key alone."""
+    folder = tmp_path / "secrets"
+    before = from_folder(tmp_path).security
+    (kid,) = before.signing_keys
+    (added,) = (Path(line) for line in printed("--signing", "--folder", str(folder)).splitlines())
+    assert stat.S_IMODE(added.stat().st_mode) == 0o600
+    variables = PRODUCTION | {"SCOREBOARD_SECRETS_DIR": str(folder)}
+    with pytest.raises(SettingsError, match="current_signing_key: must say which"):
+        load_settings(None, {}, variables)
+    (folder / "security__current_signing_key").write_text(kid)
+    keys = load_settings(None, {}, variables).security.keys(tmp_path / "none")
+    assert (len(keys.signing), keys.current_signing, list(keys.master)) == (2, kid, [1])
+    assert "master" not in printed("--signing")
+    assert printed("--signing", "--env").startswith("SCOREBOARD_SECURITY__SIGNING_KEYS__k")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

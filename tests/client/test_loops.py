@@ -27,10 +27,11 @@ def uses(client: ModuleType) -> list[Callable[[], object]]:
         lambda: client.connect("http://127.0.0.1:1"),
         lambda: client.log_in("http://127.0.0.1:1", "ada", "a long password"),
         lambda: client.Session(httpx.AsyncClient(), CREDENTIALS),
+        lambda: client.log_in_as_guest("http://127.0.0.1:1", client.new_device_key()),
     ]
 
 
-@pytest.mark.parametrize("number", range(3), ids=["connect", "log_in", "Session"])
+@pytest.mark.parametrize("number", range(4), ids=["connect", "log_in", "Session", "log_in_as_guest"])
 def test_the_other_loop_is_named(client: ModuleType, number: int) -> None:
     """Where the other library runs, the error names the module to import instead."""
 
@@ -44,7 +45,7 @@ def test_the_other_loop_is_named(client: ModuleType, number: int) -> None:
     in_thread(lambda: anyio.run(use, backend="asyncio" if is_trio(client) else "trio"))
 
 
-@pytest.mark.parametrize("number", range(3), ids=["connect", "log_in", "Session"])
+@pytest.mark.parametrize("number", range(4), ids=["connect", "log_in", "Session", "log_in_as_guest"])
 def test_a_loop_is_asked_for_where_none_runs(client: ModuleType, number: int) -> None:
     """Called from plain code, the error says what has to run."""
     start = r"trio\.run\(main\)" if is_trio(client) else r"asyncio\.run\(main\(\)\)"
@@ -59,8 +60,9 @@ def test_both_clients_have_the_same_names() -> None:
     own = {
         name for name in asyncio_client.__all__ if getattr(asyncio_client, name) is not getattr(scoreboard.client, name)
     }
-    assert own == {"LiveBoard", "Session", "connect", "log_in"}
-    for name in ("LiveBoard", "Session"):
+    functions = {"connect", "exchange", "log_in", "log_in_as_guest", "open_server"}
+    assert own == {"LiveBoard", "ServerClient", "Session"} | functions
+    for name in ("LiveBoard", "ServerClient", "Session"):
         public = [
             {member for member in dir(getattr(each, name)) if not member.startswith("_")}
             for each in (asyncio_client, scoreboard.client)
@@ -297,7 +299,7 @@ def test_a_cancelled_log_in_block_logs_out(backend: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         transport = httpx.MockTransport(answer)
-        module = "session" if backend == "trio" else "asyncio"
+        module = "session" if backend == "trio" else "asyncio.session"
         patch.setattr(
             f"scoreboard.client.{module}.open_http", lambda url: httpx.AsyncClient(base_url=url, transport=transport)
         )

@@ -1,5 +1,6 @@
 """A user's own data: pages of the history, the export, and the erasure that leaves nothing."""
 
+import base64
 import json
 from typing import Any
 from uuid import UUID
@@ -130,6 +131,59 @@ async def test_an_export_has_everything_and_no_secret(
             assert secret not in text
 
 
+async def test_an_export_tells_nothing_that_protects_against_cheats(database_url: str, redis_url: str) -> None:
+    """A ban and a reversal are in it, a shadow ban, a flag and a note are not; evidence comes whole, four at a time."""
+    async with node(database_url, redis_url) as one:
+        user = UUID((await one.register("Ada")).userId)
+        await one.stores.execute(LOG_SQL, user, 2)
+        await one.stores.execute(
+            """INSERT INTO bans (id, user_id, kind, reason, is_reason_shown, actor, lifted_at)
+               VALUES (1, $1, 1, 'shown reason', true, 'them', now()),
+                      (2, $1, 1, 'hidden reason', false, 'them', now()),
+                      (3, $1, 2, 'shadow reason', false, 'them', NULL)""",
+            user,
+        )
+        await one.stores.execute(
+            "INSERT INTO reversals (id, user_id, action_id, seq, points, reason, actor) "
+            "VALUES (1, $1, 'action-2', 2, '{}', 'reversal reason', 'them')",
+            user,
+        )
+        await one.stores.execute(
+            "INSERT INTO user_notes (id, user_id, note, actor) VALUES (1, $1, 'a note', 'them')", user
+        )
+        await one.stores.execute("INSERT INTO flags (rule, user_id, evidence) VALUES ('jump', $1, '{}')", user)
+        await one.stores.execute(
+            "INSERT INTO evidence (user_id, sha256, content) "
+            "SELECT $1, sha256(n::text::bytea), decode(repeat('00ff', 100), 'hex') FROM generate_series(1, 9) AS n",
+            user,
+        )
+        await one.stores.execute(
+            """INSERT INTO audit_events (id, kind, actor, subject, details)
+               VALUES (1, 'user_banned', 'them', $1, '{"shadow": true}'),
+                      (2, 'action_reversed', 'them', $1, '{"seq": 2}')""",
+            user,
+        )
+        data = await exported(one, user)
+        assert [each["reason"] for each in data["bans"]] == [None, "shown reason"]
+        assert [(each["actionId"], each["reason"]) for each in data["reversals"]] == [("action-2", "reversal reason")]
+        assert [each["reversed"] for each in data["actions"]] == [True, False]
+        assert [(each["kind"], each["details"]) for each in data["auditEvents"]] == [("action_reversed", {"seq": 2})]
+        assert len({each["sha256"] for each in data["evidence"]}) == 9
+        assert base64.b64decode(data["evidence"][0]["contentBase64"]) == b"\x00\xff" * 100
+        text = json.dumps(data)
+        for hidden in ("shadow", "hidden reason", "a note", "jump", "them"):
+            assert hidden not in text
+
+
+async def test_no_table_about_users_is_forgotten(database_url: str, redis_url: str) -> None:
+    """Each is exported, or left out for a reason."""
+    async with node(database_url, redis_url) as one:
+        tables = {row["table_name"] for row in await one.stores.fetch(TRACES_SQL)} | {"audit_events"}
+        read = " ".join((*personal_data.LISTS_SQL.values(), personal_data.HISTORY_SQL, personal_data.PROFILE_SQL))
+        exported_tables = {table for table in tables if f"FROM {table}" in read}
+        assert tables - exported_tables == set(personal_data.LEFT_OUT)
+
+
 async def test_an_export_of_nobody_writes_nothing(database_url: str, redis_url: str) -> None:
     async with node(database_url, redis_url) as one:
 
@@ -207,7 +261,7 @@ async def test_an_erasure_that_fails_changes_nothing(
     async with node(database_url, redis_url) as one:
         ada = await one.register("Ada")
         with monkeypatch.context() as patched:
-            patched.setattr(erasure, "DELETE_SQL", "SELECT pg_terminate_backend(pg_backend_pid()), $1::uuid")
+            patched.setattr(erasure, "ERASE_SQL", "SELECT pg_terminate_backend(pg_backend_pid()), $1::uuid, $2::text")
             with pytest.raises(StorageUnavailable):
                 await one.accounts.erase(identity_of(one, ada), PASSWORD)
         assert one.sessions.authenticate(ada.accessToken) is not None

@@ -53,6 +53,7 @@ from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
@@ -68,6 +69,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -107,6 +109,7 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
+    server_keys: ServerKeys | None = None
     routes: tuple[Route, ...] = ()  # all that are served
     queue: Queue = field(default_factory=Queue)  # of bulk submissions; a test drains it
     cached_reads: int = 0  # how often `current_snapshot` returned a board
@@ -271,6 +274,7 @@ async def serve_web(
                 people.accounts, SubmitBulk(rules, queue, people.stores, people.sessions.clock.now), bearer
             ),
             live=LiveRoutes(unused, unused, unused),
+            keys=KeyRoutes(people.accounts.sessions.issuer.public_jwks()),
             health=health,
             pages=PageRoutes(
                 rules if buttons else {},
@@ -283,6 +287,7 @@ async def serve_web(
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
             audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
+            audit_page=AuditPage(branding),
             document=OpenApiRoutes(),
             admin=admin_routes(bearer, people.stores, made.queue),
         )
@@ -324,6 +329,7 @@ async def serve_web(
 
         await nursery.start(monitor.run)
         await nursery.start(server_keys.watch)
+        made.server_keys = server_keys
 
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]

@@ -22,7 +22,7 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin.import_files import UserRecord
 from scoreboard.security import refresh_tokens
 from scoreboard.security.issuer import Issuer
-from scoreboard.storage.postgres import sessions, users
+from scoreboard.storage.postgres import load_test_users, sessions, users
 
 MAX_BATCH_USERS = 500  # users a round trip
 
@@ -149,7 +149,7 @@ async def development_tokens(
     made: list[DevelopmentToken] = []
     for start in range(1, count + 1, MAX_BATCH_USERS):
         names = [f"load-{number:06}" for number in range(start, min(start + MAX_BATCH_USERS, count + 1))]
-        ids = await users.create_many(stores, names, [f"{name}@load.invalid" for name in names])
+        ids = await load_test_users.create_many(stores, names, [f"{name}@load.invalid" for name in names])
         found = [(ids[name], uuid4()) for name in names]
         # of no token: these sessions are not refreshed
         digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]

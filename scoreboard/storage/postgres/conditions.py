@@ -37,8 +37,11 @@ from scoreboard.storage.postgres import audit_events
 
 MAX_HELD_ACTIONS = 100  # of a user that wait at a time; more: 429
 
-LOCK_SQL = "SELECT id, ban FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-REASON_SQL = "SELECT reason FROM bans WHERE user_id = $1 AND lifted_at IS NULL AND is_reason_shown"
+# A ban waits for this lock too: whoever may not act now neither uses a start nor is held or approved.
+LOCK_SQL = """
+SELECT id, ban, CASE WHEN ban = 2 THEN
+    (SELECT reason FROM bans b WHERE b.user_id = users.id AND lifted_at IS NULL AND is_reason_shown) END AS ban_reason
+FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE OF users"""
 
 # What is known of each action (user, type, action id) of the batch. `points` and `count`: what its user has of its type
 # today, with what waits; $4: whether anybody asks.
@@ -212,13 +215,13 @@ async def decide_aio(
     places = [place for place, action in enumerate(actions) if action.conditions and outcomes[place] is None]
     if not places:
         return outcomes
-    bans = {row["id"]: row["ban"] for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
+    users = {row["id"]: row for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
     for place in places:
-        ban = bans.get(actions[place].user)
-        if ban is None:
+        user = users.get(actions[place].user)
+        if user is None:
             outcomes[place] = USER_DELETED
-        elif ban == Ban.FULL:  # here, since record.sql comes after what is held, used or approved
-            outcomes[place] = banned(await conn.fetchval(REASON_SQL, actions[place].user))
+        elif user["ban"] == Ban.FULL:
+            outcomes[place] = banned(user["ban_reason"])
     places = [place for place in places if outcomes[place] is None]
     decisions = _Decisions(await _read_aio(conn, actions, places))
     for place in places:

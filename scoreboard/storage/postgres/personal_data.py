@@ -17,12 +17,15 @@ from scoreboard.drivers.stores import Stores
 
 # $2, $3: time and order number of the last row of the page before; infinity for the first page.
 HISTORY_SQL = """
-SELECT action_id, action_type, points_awarded, new_score, metadata, processed_at, seq FROM action_logs
-WHERE user_id = $1 AND (processed_at, seq) < ($2::timestamptz, $3::bigint)
+SELECT action_id, action_type, points_awarded, new_score, metadata, processed_at, seq, EXISTS (
+           SELECT FROM reversals AS r WHERE r.user_id = $1 AND r.seq = action_logs.seq AND r.undone_at IS NULL
+       ) AS is_reversed
+FROM action_logs WHERE user_id = $1 AND (processed_at, seq) < ($2::timestamptz, $3::bigint)
 ORDER BY processed_at DESC, seq DESC LIMIT $4"""
 
 PROFILE_SQL = """
-SELECT u.id, u.username, u.email, u.avatar_url, u.created_at, u.updated_at, c.updated_at AS password_changed_at
+SELECT u.id, u.username, u.email, u.avatar_url, u.role, u.created_at, u.updated_at,
+       c.updated_at AS password_changed_at
 FROM users AS u LEFT JOIN credentials AS c ON c.user_id = u.id WHERE u.id = $1"""
 
 # Each list of an export, but the actions: its statement takes the user, and as text the key of the last row before ("":
@@ -45,12 +48,40 @@ SELECT board AS key, board, total, updated_at FROM (
     UNION ALL
     SELECT board_id(board, period, segment), total, updated_at FROM board_scores WHERE subject = $1
 ) AS own WHERE board COLLATE "C" > $2 ORDER BY board COLLATE "C" LIMIT $3""",
-    # A shadow ban is left out: whoever knows of it makes another account. The user reads of it when it is a ban.
+    "startedActions": """
+SELECT id::text AS key, id, action_type, started_at, expires_at, used_by AS action_id FROM action_starts
+WHERE user_id = $1 AND ($2 = '' OR id > nullif($2, '')::uuid) ORDER BY action_starts.id LIMIT $3""",
+    "heldActions": """
+SELECT id::text AS key, action_id, action_type, points, metadata, status, held_at, decided_at, reason,
+       encode(evidence_sha256, 'hex') AS evidence_sha256
+FROM held_actions WHERE user_id = $1 AND ($2 = '' OR id > nullif($2, '')::bigint) ORDER BY held_actions.id LIMIT $3""",
+    "evidence": """
+SELECT encode(sha256, 'hex') AS key, encode(sha256, 'hex') AS sha256, uploaded_at,
+       translate(encode(content, 'base64'), E'\n', '') AS content_base64
+FROM evidence WHERE user_id = $1 AND ($2 = '' OR sha256 > decode($2, 'hex')) ORDER BY evidence.sha256 LIMIT $3""",
+    "reversals": """
+SELECT id::text AS key, action_id, reason, created_at, undone_at FROM reversals
+WHERE user_id = $1 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY reversals.id DESC LIMIT $3""",
+    "bans": """
+SELECT id::text AS key, CASE WHEN is_reason_shown THEN reason END AS reason, created_at, lifted_at FROM bans
+WHERE user_id = $1 AND kind = 2 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY bans.id DESC LIMIT $3""",
     "auditEvents": """
 SELECT id::text AS key, kind, details, created_at FROM audit_events
-WHERE subject = $1 AND NOT coalesce((details ->> 'shadow')::boolean, false)
-  AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY audit_events.id DESC LIMIT $3""",
+WHERE subject = $1 AND kind IN ('role_changed', 'action_reversed', 'reversal_undone', 'held_approved', 'held_refused')
+      AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY audit_events.id DESC LIMIT $3""",
 }
+
+# Tables about users of which an export has nothing, and why.
+LEFT_OUT = {
+    "action_keys": "the ids and times of the logged actions, once more",
+    "credentials": "the hash of the password; when it was changed stands in the profile",
+    "flags": "found by rules against cheats, who would learn the rules from it",
+    "log_in_networks": "hashes of networks with a secret key, kept for 35 days",
+    "log_secrets": "a secret of the transparency log",
+    "user_notes": "notes of moderators for one another",
+}
+
+JSON_COLUMNS = frozenset({"details", "metadata"})  # asyncpg gives JSONB as text
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -78,6 +109,7 @@ class LoggedAction(NamedTuple):
     metadata: dict[str, Any] | None
     at_ms: int
     place: Place
+    is_reversed: bool  # a moderator has taken the points back
 
 
 class Page(NamedTuple):
@@ -99,6 +131,7 @@ async def history(stores: Stores, user: UUID, after: Place, size: int) -> list[L
             None if row["metadata"] is None else msgspec.json.decode(row["metadata"]),
             milliseconds(row["processed_at"]),
             Place((row["processed_at"] - EPOCH) // MICROSECOND, row["seq"]),
+            row["is_reversed"],
         )
         for row in rows
     ]
@@ -115,8 +148,8 @@ async def page_of(stores: Stores, name: str, user: UUID, after: str, size: int) 
     rows = [dict(row) for row in await stores.fetch(LISTS_SQL[name], user, after, size)]
     keys = [str(row.pop("key")) for row in rows]
     for row in rows:
-        if "details" in row:
-            row["details"] = msgspec.json.decode(row["details"])
+        for column in JSON_COLUMNS.intersection(row):
+            row[column] = None if row[column] is None else msgspec.json.decode(row[column])
     return Page(rows, keys[-1] if keys else after)
 
 

@@ -17,11 +17,9 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from scoreboard.domain import email_addresses, names
-from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
 # Names of one user that are reserved after a rename. At this number the user can't give up another one.
@@ -71,7 +69,13 @@ WITH taken AS (
 )
 SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608
 
-PROFILE_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
+# Whether `users` has a guest: known by a device, and without an address.
+_IS_GUEST = """{0} IS NULL AND EXISTS (
+           SELECT FROM identities AS i WHERE i.user_id = {1} AND i.provider = 'device'
+       ) AS is_guest"""
+PROFILE_SQL = f"""
+SELECT id, username, email, avatar_url, created_at, {_IS_GUEST.format("users.email", "users.id")}
+FROM users WHERE id = $1"""  # noqa: S608 – constants
 
 # A user name has no @, an address has one: each is looked up by its own index. The order of matches: first the name as
 # it was typed, since names that are older than today's rules stay; then the name as it would be stored; then the user
@@ -152,7 +156,7 @@ WITH before AS (
     RETURNING u.id
 )
 SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, rest,
-       EXISTS (SELECT FROM changed) AS is_changed,
+       {_IS_GUEST.format("judged.email", "judged.id")}, EXISTS (SELECT FROM changed) AS is_changed,
        EXISTS (SELECT FROM claimed) AND NOT EXISTS (SELECT FROM won) AS is_overtaken
 FROM judged"""  # noqa: S608 – constants
 
@@ -160,24 +164,11 @@ REPLACE_HASH = """
 UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3
 RETURNING true"""
 
-# Without credentials: these users can't log in. The command that creates them prints their tokens.
-CREATE_MANY = """
-WITH created AS (
-    INSERT INTO users (username, email)
-    SELECT username, email FROM unnest($1::text[], $2::text[]) AS given(username, email)
-    ON CONFLICT DO NOTHING RETURNING id, username
-)
-INSERT INTO username_skeletons (skeleton, user_id, username, skeleton_count)
-SELECT skeleton, id, username, number
-FROM created JOIN unnest($3::text[], $4::text[], $5::smallint[]) AS given(username, skeleton, number) USING (username)
-ON CONFLICT DO NOTHING"""
-IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
-
 NO_TIMEOUTS = (
     "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
     "SET LOCAL idle_in_transaction_session_timeout = 0"
 )
-DELETE_SQL = "DELETE FROM users WHERE id = $1 RETURNING id"
+ERASE_SQL = "SELECT erase_user($1, $2)"  # migration 0017; the event is added in the same transaction
 
 _PAGE = """
 SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
@@ -204,6 +195,7 @@ class Profile(NamedTuple):
     email: str | None  # None: a user without an address, such as a guest
     avatar_url: str | None
     created_ms: int  # Unix milliseconds
+    is_guest: bool = False
 
     @property
     def own_words(self) -> tuple[str, ...]:
@@ -336,10 +328,8 @@ async def change_profile(
         return rate_limited(LimitLayer.USER, why, ceil(wait), names_wait=False)
     if row["is_new"] and not row["is_changed"]:
         return USERNAME_TAKEN
-    name, picture = row["new_username"], row["new_avatar_url"]
-    return Changed(
-        Profile(row["id"], name, row["email"], picture, _milliseconds(row["created_at"])), is_new=row["is_new"]
-    )
+    shown = _profile(row)._replace(username=row["new_username"], avatar_url=row["new_avatar_url"])
+    return Changed(shown, is_new=row["is_new"])
 
 
 def _change_arguments(
@@ -392,10 +382,7 @@ async def delete(stores: Stores, user: UUID, actor: str) -> bool:
 async def _delete_aio(conn: asyncpg.Connection, user: UUID, actor: str) -> bool:
     async with conn.transaction():
         await conn.execute(NO_TIMEOUTS)
-        if await conn.fetchval(DELETE_SQL, user) is None:
-            return False
-        await audit_events.add_aio(conn, [AuditEvent(AuditKind.USER_ERASED, actor, user)])
-        return True
+        return bool(await conn.fetchval(ERASE_SQL, user, actor))
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
@@ -417,14 +404,6 @@ async def page(stores: Stores, after: str | None, query: str = "", size: int = P
     ]
 
 
-async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
-    """Creates users without a password. Returns all of them by name, also those that existed already."""
-    claims = [(name, skeleton, len(wanted)) for name in usernames if (wanted := skeletons(name)) for skeleton in wanted]
-    given, claimed, numbers = (list(column) for column in zip(*claims, strict=True))
-    await stores.execute(CREATE_MANY, list(usernames), list(emails), given, claimed, numbers)
-    return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
-
-
 async def emails_by_name(stores: Stores, usernames: Sequence[str]) -> dict[str, str | None]:
     """Which of these names are in use, case ignored: name → the user's e-mail address, None without one."""
     return {row["name"]: row["email"] for row in await stores.fetch(EMAILS_BY_NAME, list(usernames))}
@@ -439,7 +418,14 @@ EMAIL_TAKEN = _taken("email", "This e-mail address")
 
 
 def _profile(row: asyncpg.Record) -> Profile:
-    return Profile(row["id"], row["username"], row["email"], row["avatar_url"], _milliseconds(row["created_at"]))
+    return Profile(
+        row["id"],
+        row["username"],
+        row["email"],
+        row["avatar_url"],
+        _milliseconds(row["created_at"]),
+        is_guest=row["is_guest"],
+    )
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -35,13 +35,19 @@ class Shown(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PageAction:
-    """A button: `points` is text as people read it ("10–50"), `cooldown` is in seconds, `metadata` is sent as it is."""
+    """A button: `points` is text as people read it ("10–50"), `cooldown` is in seconds, `metadata` is sent as it is.
+
+    `started`: seconds from a start to the action, "" for a type without starts. `proof`: "evidence" or "held" for an
+    action that waits for a decision, with evidence or without, else "".
+    """
 
     name: str
     title: str
     points: str
     cooldown: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    started: str = ""
+    proof: str = ""
 
 
 def initials(username: str) -> str:
@@ -64,6 +70,7 @@ def render_context(
     updated: str = "",
     per_minute: int = 0,
     registration: bool = True,
+    guests: bool = False,
     stage: bool = False,
     avatars: bool = True,
     branding: Branding = SHIPPED,
@@ -73,9 +80,10 @@ def render_context(
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
-    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`:
-    the board alone; `avatars`: pictures, from this server, else initials alone; `branding`: title, logo and colours;
-    `public_url`: where others find it; `log_ins`: title and path of each outside issuer that has a button.
+    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `guests`:
+    whether one may play without an account; `stage`: the board alone; `avatars`: pictures, from this server, else
+    initials alone; `branding`: title, logo and colours; `public_url`: where others find it; `log_ins`: title and path
+    of each outside issuer that has a button.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -105,6 +113,7 @@ def render_context(
         "avatars": avatars,
         "per_minute": per_minute,
         "registration": registration,
+        "guests": guests,
         "actions": [
             {
                 "name": action.name,
@@ -112,6 +121,8 @@ def render_context(
                 "points": f"+{action.points}",
                 "cooldown": action.cooldown,
                 "metadata": json.dumps(dict(action.metadata)),
+                "started": action.started,
+                "proof": action.proof,
             }
             for action in actions
         ],

@@ -87,6 +87,8 @@ def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageActi
         "" if isinstance(points, Refusal) else str(points),
         rule.cooldown if cooldowns else 0,
         metadata,
+        started=f"{rule.started.minimum:g}" if rule.started else "",
+        proof="evidence" if rule.evidence else "held" if rule.hold else "",
     )
 
 
@@ -97,9 +99,9 @@ def _file(name: str, content: bytes) -> CompressedResponse:
 
 class PageRoutes:
     """`rules`: of the actions that have buttons, empty for no buttons; `per_minute`: the limit of actions a user, 0 for
-    none; `cooldowns`: whether they are enforced; `avatars`: whether pictures of users are shown; `public_url`: the
-    address that browsers use, "" when it is not known; `log_ins`: title and path of each outside issuer by whom
-    browsers may log in."""
+    none; `guests`: whether one may play without an account; `cooldowns`: whether they are enforced; `avatars`: whether
+    pictures of users are shown; `public_url`: the address that browsers use, "" when it is not known; `log_ins`: title
+    and path of each outside issuer by whom browsers may log in."""
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class PageRoutes:
         *,
         per_minute: int,
         registration: bool,
+        guests: bool = False,
         cooldowns: bool = True,
         avatars: bool = True,
         branding: Branding = SHIPPED,
@@ -116,7 +119,8 @@ class PageRoutes:
     ) -> None:
         self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
         self._actions, self._leaderboard = page_actions(rules, cooldowns=cooldowns), leaderboard
-        self._per_minute, self._registration, self._log_ins = per_minute, registration, tuple(log_ins)
+        self._per_minute, self._registration, self._guests = per_minute, registration, guests
+        self._log_ins = tuple(log_ins)
         folder = files("scoreboard.web").joinpath("static")
         shipped = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
         scripts = {name: without_comments(content) for name, content in shipped.items() if name.endswith(".js")}
@@ -145,6 +149,7 @@ class PageRoutes:
             updated=rfc3339(snapshot.updated_ms) if snapshot else "",
             per_minute=self._per_minute,
             registration=self._registration,
+            guests=self._guests,
             stage=stage,
             avatars=self._avatars,
             branding=self._branding,

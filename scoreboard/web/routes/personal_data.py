@@ -22,13 +22,14 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.login_admission import Client
 from scoreboard.operations.personal_data import action_fields, cursor_of, read_place
 from scoreboard.web import json_body
+from scoreboard.web.account_schemas import ExportAnswer, HistoryAnswer
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import PRIVATE, no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import ExportAnswer, HistoryAnswer, NoContent, PageQuery
+from scoreboard.web.schemas import NoContent, PageQuery
 from scoreboard.web.streamed import StreamedResponse
 
 EXPORTS_PER_MINUTE = 2  # of a user, on each node: each reads the whole history

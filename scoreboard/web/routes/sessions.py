@@ -15,11 +15,12 @@ from scoreboard.domain.paths import SESSIONS_PATH
 from scoreboard.domain.queries import BAD_CURSOR, page_of, parse_query
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import Accounts
+from scoreboard.web.account_schemas import EndSessionsQuery, OwnSession, OwnSessions, OwnSessionsAnswer
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import EndSessionsQuery, NoContent, OwnSession, OwnSessions, OwnSessionsAnswer, PageQuery
+from scoreboard.web.schemas import NoContent, PageQuery
 
 NO_SUCH_SESSION = Refusal(Code.NOT_FOUND, "You have no such session.")
 MAX_ID_LENGTH = 36  # characters of a UUID

@@ -18,12 +18,13 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.login_admission import Client
 from scoreboard.storage.postgres.users import Profile
 from scoreboard.web import json_body
+from scoreboard.web.account_schemas import Me, MeAnswer
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import Me, MeAnswer, NoContent
+from scoreboard.web.schemas import NoContent
 
 
 class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,5 +126,12 @@ class UserRoutes:
 def _profile_response(request: Request, outcome: Profile | Refusal) -> Response:
     if isinstance(outcome, Refusal):
         return problem(outcome, request.request_id)
-    me = Me(str(outcome.user), outcome.username, outcome.email, outcome.avatar_url, rfc3339(outcome.created_ms))
+    me = Me(
+        str(outcome.user),
+        outcome.username,
+        outcome.email,
+        outcome.avatar_url,
+        rfc3339(outcome.created_ms),
+        outcome.is_guest,
+    )
     return success(me)

@@ -10,6 +10,8 @@
 import { Refused, submit } from './actions.js';
 
 const MARK_KEY = 'scoreboard:user';
+const DEVICE_KEY = 'scoreboard:device';
+const DEVICE_KEY_BYTES = 24; // 192 random bits: 48 characters
 const LOCK_NAME = 'scoreboard:session';
 const RENEW_AHEAD = 60_000; // ms; a token is renewed this long before its end
 const RENEW_RETRY_DELAY = 5_000; // ms after a renewal that got no answer
@@ -64,6 +66,12 @@ async function withLock(act) {
   });
 }
 
+/** A random key, by which this device's guest is known. */
+const newDeviceKey = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(DEVICE_KEY_BYTES)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
+
 /** A user's session, or nobody's. @implements {Session} */
 export class Account extends EventTarget {
   /** @type {{userId: string, username: string} | null} */ user = null;
@@ -76,7 +84,9 @@ export class Account extends EventTarget {
   #ask;
   #generation = 0; // counts sessions; an answer of an earlier one is ignored
   #isLeaving = false; // a renewal is not repeated any more
+  deviceKey = ''; // of the guest who plays here
   #mark;
+  #device; // the device key in `localStorage`: with it a guest comes back
   #lasting;
   #end = new AbortController(); // of its session, and of listening
 
@@ -91,7 +101,9 @@ export class Account extends EventTarget {
     this.url = url;
     this.#lasting = lasting;
     const server = URL.canParse(url) ? new URL(url).origin : '';
-    this.#mark = new SessionMark(server && server !== globalThis.location?.origin ? `${MARK_KEY} ${server}` : MARK_KEY);
+    const suffix = server && server !== globalThis.location?.origin ? ' ' + server : '';
+    this.#mark = new SessionMark(MARK_KEY + suffix);
+    this.#device = new SessionMark(DEVICE_KEY + suffix);
     if (lasting) this.#listen();
   }
 
@@ -123,6 +135,39 @@ export class Account extends EventTarget {
     await withLock(() => this.#enter(path, fields));
   }
 
+  /** Plays as the guest of this device, who is made at first. @param {import('./scoreboard.js').Guest} [who] */
+  async enterAsGuest({ username, deviceKey = this.#device.value || newDeviceKey() } = {}) {
+    this.#device.value = deviceKey; // before it is sent: the same one goes out again when no answer comes
+    try {
+      await this.enter('guest', { username, deviceKey });
+      this.deviceKey = deviceKey;
+    } catch (error) {
+      // its guest has an account now: the next one is another
+      if (/** @type {Refused} */ (error).status === 401) this.#device.value = null;
+      throw error;
+    }
+  }
+
+  /** Makes an account of the guest. @param {import('./scoreboard.js').Account} fields */
+  async link(fields) {
+    await this.token();
+    await this.enter('link', fields);
+    this.#device.value = null;
+    this.deviceKey = '';
+  }
+
+  /**
+   * One request as this user, once more with a new token when the old one is refused.
+   * @param {string} path @param {Parameters<Ask>[1]} [options]
+   */
+  async ask(path, options) {
+    for (let renewed = false; ; renewed = true) {
+      const token = (await this.token(renewed)) ?? '';
+      const answer = await this.#ask(path, { ...options, url: this.url, token });
+      if (answer.status !== 401 || renewed) return answer;
+    }
+  }
+
   /** Ends the session, here and in every tab. */
   async leave() {
     this.#isLeaving = true;
@@ -151,23 +196,28 @@ export class Account extends EventTarget {
     throw new Refused({ status: 401, json: { code: 'UNAUTHORIZED', detail: 'Nobody is logged in.' } });
   };
 
-  /** Submits an action of this user. @param {string} actionType @param {object} [metadata] */
-  submitAction(actionType, metadata) {
-    return submit({ url: this.url, actionType, metadata, credentials: this.credentials }, this.#ask);
+  /**
+   * Submits an action of this user.
+   * @template {import('./scoreboard.js').Scored | import('./scoreboard.js').Held} [R=import('./scoreboard.js').Scored]
+   * @param {string} actionType @param {object} [metadata] @param {object} [proof] @returns {Promise<R>}
+   */
+  submitAction(actionType, metadata, proof) {
+    return submit({ url: this.url, actionType, metadata, ...proof, credentials: this.credentials }, this.#ask);
   }
 
   /** Takes over the session that an answer brings. @param {string} path @param {object} fields */
   async #enter(path, fields) {
     const generation = this.#generation;
-    const answer = await this.#ask('auth/' + path, { url: this.url, body: JSON.stringify(fields) });
+    const token = path === 'link' ? this.#session?.token : '';
+    const answer = await this.#ask('auth/' + path, { url: this.url, token, body: JSON.stringify(fields) });
     const { json, header } = answer;
     if (!json?.success) throw new Refused(answer);
     if (path === 'refresh' && generation !== this.#generation) return; // logged out meanwhile
     const { userId, username, expiresIn } = json.data;
-    const { accessToken: token, actionSecret: secret, actionKeyVersion: keyVersion } = json.data;
+    const { accessToken, actionSecret: secret, actionKeyVersion: keyVersion } = json.data;
     const skew = Date.parse(header('Date')) - Date.now() || 0; // a clock minutes wrong would have every action refused
     this.user = { userId, username };
-    this.#session = { userId, token, secret, keyVersion, skew: Math.abs(skew) > CLOCK_TOLERANCE ? skew : 0 };
+    this.#session = { userId, token: accessToken, secret, keyVersion, skew: Math.abs(skew) > CLOCK_TOLERANCE ? skew : 0 };
     this.#refreshToken = json.data.refreshToken ?? '';
     const life = Math.max(expiresIn * 1000 - RENEW_AHEAD, expiresIn * 500);
     this.#renewAt = Date.now() + life;
@@ -255,16 +305,26 @@ export class Account extends EventTarget {
   }
 }
 
+const FIELDS = { login: ['username', 'password'], register: ['username', 'email', 'password'], exchange: ['token'] };
+
 /**
  * Logs in or registers.
- * @param {'login' | 'register'} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
+ * @param {keyof typeof FIELDS} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
  */
 export async function begin(path, who, ask) {
   const { url, ...fields } = who ?? {};
-  for (const name of path === 'login' ? ['username', 'password'] : ['username', 'email', 'password'])
+  for (const name of FIELDS[path])
     if (typeof fields[name] !== 'string' || !fields[name]) throw new TypeError(`${path}: ${name} is missing`);
   const account = new Account(ask, url);
   await account.enter(path, fields);
+  return account;
+}
+
+/** Plays without an account. @param {any} who @param {Ask} ask @returns {Promise<Session>} */
+export async function beginAsGuest(who, ask) {
+  const { url, ...fields } = who ?? {};
+  const account = new Account(ask, url);
+  await account.enterAsGuest(fields);
   return account;
 }
 

@@ -55,6 +55,7 @@ async def test_the_history_is_ones_own(database_url: str, redis_url: str) -> Non
             "newScore": 50,
             "timestamp": "2026-03-01T02:00:00.123Z",
             "metadata": {"n": 1},
+            "reversed": False,
         }
         cursor = (await server.http.get(f"{HISTORY}?limit=1", headers=bearer(ada))).json()["data"]["next"]
         others = await server.http.get(f"{HISTORY}?cursor={cursor}", headers=bearer(eve))
