@@ -79,6 +79,7 @@ LEFT_OUT = {
     "log_in_networks": "hashes of networks with a secret key, kept for 35 days",
     "log_secrets": "a secret of the transparency log",
     "user_notes": "notes of moderators for one another",
+    "user_holds": "set by rules against cheats, who would learn the rules from it",
 }
 
 JSON_COLUMNS = frozenset({"details", "metadata"})  # asyncpg gives JSONB as text
