@@ -83,7 +83,9 @@ def test_the_readme_names_every_command() -> None:
     """The commands that README lists are those that there are."""
     listed = set(
         re.findall(
-            r"^scoreboard ((?:users |keys |server-keys )?[a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE
+            r"^scoreboard ((?:users |keys |server-keys |audit )?[a-z-]+)",
+            (ROOT / "README.md").read_text(),
+            re.MULTILINE,
         )
     )
     there = set()

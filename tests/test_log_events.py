@@ -20,6 +20,7 @@ EVENTS = {
     "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
     "board_confirmed": "the board agrees with PostgreSQL again",
     "board_became_stale": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
+    "board_refresh_failed": "a moderator's decision could not be sent to the boards at once; the projector does it",
     "board_repaired": "the projector has renumbered, completed or rebuilt the board",
     "commit_failed": "a batch of actions was not recorded; their clients were told",
     "connections_replaced": "all connections to a store are opened anew",

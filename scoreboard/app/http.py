@@ -4,6 +4,7 @@ web.listeners makes tables of the routes; a request that is in none of them goes
 Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from scoreboard.app.accounts import AccountParts, own_host
@@ -20,19 +21,26 @@ from scoreboard.operations.submit_bulk import SubmitBulk
 from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.storage.postgres.staff import role_of
 from scoreboard.telemetry.request_times import name_routes
-from scoreboard.web.application import WebRoutes, build_application
+from scoreboard.web.application import AdminRoutes, WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
+from scoreboard.web.routes.admin.log import AdminLogRoutes
+from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -45,6 +53,7 @@ from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
+from scoreboard.web.staff import Staff
 
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
 
@@ -160,6 +169,21 @@ def _build_routes(
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
+        AuditPage(branding),
         OpenApiRoutes(),
+        _build_admin_routes(web.bearer, stores, writes),
         metrics=not settings.server.metrics_port,
+    )
+
+
+def _build_admin_routes(bearer: Bearer, stores: Stores, writes: WriteParts) -> AdminRoutes:
+    """The objects that have routes for users with a role."""
+    boards = writes.board_refresh
+    staff = Staff(bearer, partial(role_of, stores))
+    return AdminRoutes(
+        AdminUserRoutes(staff, stores, boards),
+        AdminCorrectionRoutes(staff, stores, boards),
+        AdminFlagRoutes(staff, stores),
+        AdminHeldRoutes(staff, stores, writes.held_actions),
+        AdminLogRoutes(staff, stores),
     )

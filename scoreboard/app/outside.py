@@ -29,6 +29,14 @@ def build_https_client(outgoing: Outgoing) -> HttpsClient:
     return HttpsClient(private_hosts=outgoing.private_hosts, ssl_context=context)
 
 
+def check_files(settings: Settings) -> None:
+    """Reads the files that the settings of outside issuers and of outgoing requests name. Raises SettingsError and
+    StartError, as the start of a node does."""
+    build_https_client(settings.outgoing)
+    for name, table in settings.identity.items():
+        _check_key_file(name, table.jwks_file)
+
+
 def build_outside_log_ins(settings: Settings, accounts: AccountParts, https: HttpsClient) -> OutsideLogIns:
     """The log-ins by the issuers of the settings. Asks none of them yet. Raises StartError for a file of keys that has
     none."""
@@ -88,18 +96,23 @@ def _build_keys(
 ) -> CachedDocument[KeySet]:
     """The issuer's keys, from where the table says. A file is read now, so that a bad one stops the start."""
     if table.jwks_file:
-        file = Path(table.jwks_file)
-        try:
-            parse_key_set(_read_file(file))
-        except (KeySetError, OSError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else exc
-            raise StartError(f"identity.{name}.jwks_file: {file} {reason}") from None
-        fetch = partial(_fetch_file, file)
+        _check_key_file(name, table.jwks_file)
+        fetch = partial(_fetch_file, Path(table.jwks_file))
     elif table.jwks_url:
         fetch = partial(_fetch, https, table.jwks_url, MAX_KEY_SET_BYTES)
     else:
         fetch = partial(_fetch_discovered_keys, https, discovery)
     return CachedDocument(f"identity.{name}: keys", fetch, parse_key_set)
+
+
+def _check_key_file(name: str, file: str) -> None:
+    """Raises StartError for a file that has no key; "" is none."""
+    try:
+        if file:
+            parse_key_set(_read_file(Path(file)))
+    except (KeySetError, OSError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise StartError(f"identity.{name}.jwks_file: {file} {reason}") from None
 
 
 async def _fetch(https: HttpsClient, url: str, max_bytes: int) -> bytes:

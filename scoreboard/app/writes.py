@@ -21,6 +21,7 @@ from scoreboard.operations.webhooks import Webhooks
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.settings.model import Settings
 from scoreboard.storage.agreement import DetachedWriters
+from scoreboard.storage.board_refresh import BoardRefresh
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
@@ -41,6 +42,7 @@ class WriteParts(NamedTuple):
     submit_action: SubmitAction
     held_actions: HeldActions
     webhook_client: HttpsClient | None  # the node closes it
+    board_refresh: BoardRefresh  # for changes that no committer makes
 
 
 def build_writes(
@@ -75,6 +77,7 @@ def build_writes(
     for projector in projectors:
         projector.repair.writers = lambda: [commit.writer.writer_id for commit in commits]
     queue = Queue()
+    board_refresh = BoardRefresh(stores, [projector.projection for projector in projectors], redis_breaker)
     client = _build_webhook_client(settings, rules)
     webhooks = (
         None
@@ -89,6 +92,7 @@ def build_writes(
         SubmitAction(rules, queue, webhooks),
         HeldActions(stores, queue, bus),
         client,
+        board_refresh,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from scoreboard import __version__
+from scoreboard.cli.audit import audit
 from scoreboard.cli.keys import keys
 from scoreboard.cli.serve import check_config, serve
 from scoreboard.cli.server_keys import server_keys
@@ -32,7 +33,7 @@ def cli() -> None:
     """A real-time leaderboard server."""
 
 
-for command in (serve, check_config, migrate, rebuild_board, verify, keys, users, server_keys):
+for command in (serve, check_config, migrate, rebuild_board, verify, audit, keys, users, server_keys):
     cli.add_command(command)
 
 

@@ -12,6 +12,7 @@ import trio
 
 from scoreboard.app.node import Node
 from scoreboard.app.node import serve as run_node
+from scoreboard.app.outside import check_files
 from scoreboard.cli import demo
 from scoreboard.cli.options import FilePath, configured
 from scoreboard.domain.errors import SettingsError
@@ -39,6 +40,7 @@ def serve(settings: Settings, with_demo: bool | None) -> None:
         raise SettingsError("--demo: demo players need their accounts (embedded.demo_accounts)")
     load_rules(settings)  # here too, so that a mistake in these files is reported before any store is started
     load_branding(settings.page, settings.origin)
+    check_files(settings)
     node_keys = settings.security.keys(settings.embedded.data_dir)
     trio.run(run_node, settings, node_keys, partial(_announce, settings, with_demo))
 
@@ -75,6 +77,7 @@ def check_config(config: Path | None, actions: Path | None) -> None:
     settings = load_settings(config, {"actions.file": actions and str(actions)}, environ, needs_stores=False)
     rules, page = load_rules(settings), settings.page
     load_branding(page, settings.origin)
+    check_files(settings)
     line = f"the settings are good ({settings.environment}); {len(rules)} action types from {actions_file(settings)}"
     if page.accent:
         light, dark = shown_accents(page.accent)

@@ -8,23 +8,29 @@ asyncio the same names are in scoreboard.client.asyncio.
 
 One core is Sans-I/O: `board` and `subscription` (frames), `following` (connections), `exchanges` (requests), `backoff`,
 `clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio,
-`asyncio` on asyncio. Both share the methods of a session (`base_session`). Of the server it imports only values
+`asyncio` on asyncio. Both share the methods of a session (`base_session`) and of a game's server (`base_server`, with
+`server` on Trio). Of the server it imports only values
 (`domain`) and the signature (`security.signing`), and none of the packages that only the server needs.
 
 Tested in tests/client/test_installation.py.
 """
 
 from scoreboard.client.addresses import open_http
+from scoreboard.client.base_server import BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.board import Board
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import Credentials, Outcome, new_device_key
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
+from scoreboard.client.exchanges import Credentials, Outcome, Started, new_device_key
 from scoreboard.client.live import LiveBoard, connect
-from scoreboard.client.session import Session, log_in, log_in_as_guest
+from scoreboard.client.server import ServerClient, open_server
+from scoreboard.client.session import Session, exchange, log_in, log_in_as_guest
 from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
 __all__ = [
+    "ActionHeld",
     "Board",
+    "BulkAction",
+    "BulkOutcome",
     "ClientError",
     "Closed",
     "Credentials",
@@ -33,12 +39,17 @@ __all__ = [
     "Outcome",
     "Personal",
     "Refused",
+    "ServerClient",
+    "ServerUser",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
     "log_in_as_guest",
     "new_device_key",
     "open_http",
+    "open_server",
 ]

@@ -13,9 +13,7 @@ out. Waiting for a change, iterating and `token` lose nothing. A cancelled `subm
 recorded: give its `action_id` again. A cancelled `refresh` may be repeated within a minute. Cancelled within a
 `connect` block, the socket is closed at once; leaving the block without a cancellation sends a Close frame and waits at
 most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes two seconds at most. A session and
-a board belong to the loop in which they were made.
-
-Tested in tests/client/test_loops.py.
+a board belong to the loop in which they were made. Tested in tests/client/test_loops.py.
 """
 
 import asyncio
@@ -46,17 +44,21 @@ from scoreboard.client.addresses import (
 )
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_live_board import BaseLiveBoard
+from scoreboard.client.base_server import BaseServerClient, BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
     Outcome,
-    Steps,
-    log_in_as_guest_steps,
+    Send,
+    Started,
+    by_device_key,
+    by_password,
+    by_token,
     log_in_steps,
     new_device_key,
     run_steps,
@@ -69,7 +71,10 @@ from scoreboard.domain.boards import LEADERBOARD, Entry
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
+    "ActionHeld",
     "Board",
+    "BulkAction",
+    "BulkOutcome",
     "ClientError",
     "Closed",
     "Credentials",
@@ -78,14 +83,19 @@ __all__ = [
     "Outcome",
     "Personal",
     "Refused",
+    "ServerClient",
+    "ServerUser",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
     "log_in_as_guest",
     "new_device_key",
     "open_http",
+    "open_server",
 ]
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
@@ -98,9 +108,8 @@ CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientErr
 
 
 class Session(BaseSession):
-    """One user's session. `http` has the
-    server as its `base_url` and is the caller's to close. Several tasks may use a session
-    at once.
+    """One user's session. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a
+    session at once.
 
     `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's
     own) can be read.
@@ -134,28 +143,37 @@ def log_in(
     """
     require_loop("asyncio", "log_in")
     parse_server_url(url)
-    steps = log_in_steps(username, password, now=asyncio.get_running_loop().time, retry_seconds=patience)
-    return _logged_in(url, steps, patience)
+    return _logged_in(url, by_password(username, password), patience)
+
+
+def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
+
+    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
+    """
+    require_loop("asyncio", "exchange")
+    parse_server_url(url)
+    return _logged_in(url, by_token(token), patience)
 
 
 def log_in_as_guest(
     url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
 ) -> AbstractAsyncContextManager[Session]:
-    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
-    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+    """As `log_in`, without an account: the same `device_key` is the same guest. Make one by `new_device_key`, and keep
+    it secret. `username`: for a new guest; one that is taken gets a number.
 
-    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    Raises Refused (401: the key's guest has an account now; 403: the server has no guests) and as `log_in`.
     """
     require_loop("asyncio", "log_in_as_guest")
     parse_server_url(url)
-    now = asyncio.get_running_loop().time
-    return _logged_in(url, log_in_as_guest_steps(device_key, username, now=now, retry_seconds=patience), patience)
+    return _logged_in(url, by_device_key(device_key, username), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, steps: Steps[Credentials], patience: float) -> AsyncIterator[Session]:
-    clock = ServerClock()
+async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
+    clock, now = ServerClock(), asyncio.get_running_loop().time
     async with open_http(url) as http:
+        steps = log_in_steps(how, now=now, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:
@@ -184,6 +202,30 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+# ---- a game's server -------------------------------------------------------------------------------------------------
+
+
+class ServerClient(BaseServerClient):
+    """What a game's own server does with a server key. `http` has the server as its `base_url` and is the caller's to
+    close. Several tasks may use a client at once."""
+
+    def __init__(self, http: httpx.AsyncClient, key: str, *, patience: float = RETRY_SECONDS) -> None:
+        """`patience`: seconds for which a request without an answer is tried again."""
+        require_loop("asyncio", "ServerClient")
+        now = asyncio.get_running_loop().time
+        super().__init__(http, key, retry_seconds=patience, now=now, sleep=asyncio.sleep)
+
+
+@asynccontextmanager
+async def open_server(url: str, key: str, *, patience: float = RETRY_SECONDS) -> AsyncIterator[ServerClient]:
+    """A client of the server at `url` (http or https, without a path) with a server key. Nothing is sent before the
+    first call. Raises ValueError for an address that is none."""
+    require_loop("asyncio", "open_server")
+    parse_server_url(url)
+    async with open_http(url) as http:
+        yield ServerClient(http, key, patience=patience)
 
 
 # ---- the board -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.exchanges import Credentials, Outcome, SessionState, Steps, T, run_steps
+from scoreboard.client.exchanges import Credentials, Outcome, SessionState, Started, Steps, T, run_steps
 
 
 class BaseSession(SessionState):
@@ -31,17 +31,33 @@ class BaseSession(SessionState):
         self._http, self._sleep, self._refresh_lock = http, sleep, lock
 
     async def submit(
-        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
+        self,
+        action_type: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        action_id: str | None = None,
+        start_id: str | None = None,
+        evidence: bytes | None = None,
     ) -> Outcome:
         """Signs an action, posts it, and returns its result.
+
+        `start_id`: of `start`, for a type that needs one. `evidence`: at most 256 KiB, for a type that needs it; it is
+        uploaded first.
 
         `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is
         unknown and it can't count twice: if it was recorded, Refused with 409 says so.
 
-        Raises Refused (429 among it, with `retry_after` in seconds and `layer`: not tried again here) and Unreachable.
-        Cancelling leaves open whether the action was recorded.
+        Raises ActionHeld when the action waits for a decision, Refused (429 among it, with `retry_after` in seconds and
+        `layer`: not tried again here) and Unreachable. Cancelling leaves open whether the action was recorded.
         """
-        return await self._run(self.submit_steps(action_type, metadata, action_id))
+        return await self._run(self.submit_steps(action_type, metadata, action_id, start_id, evidence))
+
+    async def start(self, action_type: str) -> Started:
+        """Begins an action of a type that needs a start, and returns the start.
+
+        Raises Refused and Unreachable. After a cancellation there may be a start that nobody uses.
+        """
+        return await self._run(self.start_steps(action_type))
 
     async def token(self) -> str:
         """An access token with some life in it, renewed if need be. Raises as `refresh`."""

@@ -2,6 +2,7 @@
 
 ClientError
 ├── Refused      the server refused, with a status; the same request would be refused again (before `retry_after`)
+├── ActionHeld   the action was accepted and waits for a decision (or was decided since): it gives no points yet
 ├── Unreachable  no answer in the time that the caller gave; what was asked may have been done
 └── Closed       the live connection was ended for good
 
@@ -40,6 +41,19 @@ class Refused(ClientError):
         super().__init__(f"{status} {code}: {detail}" if code else f"{status} {detail}")
         self.status, self.code, self.detail, self.layer = status, code, detail, layer
         self.retry_after, self.errors, self.request_id = retry_after, errors, request_id
+
+
+class ActionHeld(ClientError):
+    """An action of a type that somebody must approve.
+
+    `status` is held, approved or refused, `points` what it gives when it is approved, `expires_at` (RFC 3339 UTC) until
+    when it waits, `reason` that of the decision.
+    """
+
+    def __init__(self, action_id: str, status: str, points: int, expires_at: str, reason: str | None) -> None:
+        super().__init__(f"{action_id}: {status}")
+        self.action_id, self.status, self.points = action_id, status, points
+        self.expires_at, self.reason = expires_at, reason
 
 
 class Unreachable(ClientError):

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from math import inf
 from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
@@ -22,9 +23,19 @@ import msgspec
 
 from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
-from scoreboard.client.errors import ClientError, Refused, Unreachable, refused
+from scoreboard.client.errors import ActionHeld, ClientError, Refused, Unreachable, refused
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.paths import GUEST_PATH, LINK_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
+from scoreboard.domain.paths import (
+    EVIDENCE_PREFIX,
+    EXCHANGE_PATH,
+    GUEST_PATH,
+    LINK_PATH,
+    LOGIN_PATH,
+    LOGOUT_PATH,
+    REFRESH_PATH,
+    START_PATH,
+    SUBMIT_PATH,
+)
 from scoreboard.security.signing import sign
 
 T = TypeVar("T")
@@ -36,6 +47,7 @@ LOG_OUT_TIMEOUT_SECONDS = 2.0  # that leaving `log_in` may take
 UNAVAILABLE_STATUSES = frozenset({502, 503, 504})  # tried again
 
 JSON = {"content-type": "application/json"}
+BLOB = {"content-type": "application/octet-stream"}
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -70,8 +82,31 @@ class Outcome(msgspec.Struct, frozen=True):
     replayed: bool = False  # recorded by an earlier request with the same action id
 
 
+class Started(msgspec.Struct, frozen=True):
+    """The start of an action: the action that names `startId` counts once, and until `expiresAt` (RFC 3339 UTC)."""
+
+    startId: str
+    expiresAt: str
+
+
 class _Recorded(msgspec.Struct):
     data: Outcome | None = None
+
+
+class _HeldAction(msgspec.Struct):
+    actionId: str
+    status: str
+    points: int
+    expiresAt: str
+    reason: str | None = None
+
+
+class _Held(msgspec.Struct):
+    data: _HeldAction
+
+
+class _StartAnswer(msgspec.Struct):
+    data: Started
 
 
 class _LoggedIn(msgspec.Struct):
@@ -79,7 +114,9 @@ class _LoggedIn(msgspec.Struct):
 
 
 _recorded = msgspec.json.Decoder(_Recorded)
-_logged_in = msgspec.json.Decoder(_LoggedIn)
+_held = msgspec.json.Decoder(_Held)
+_started = msgspec.json.Decoder(_StartAnswer)
+logged_in_decoder = msgspec.json.Decoder(_LoggedIn)
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
@@ -176,13 +213,22 @@ def request(send: Send, *, now: Callable[[], float], retry_seconds: float) -> St
             raise Unreachable(why)
 
 
-def log_in_steps(username: str, password: str, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
+def by_password(username: str, password: str) -> Send:
+    """A log-in."""
+    return Send("POST", LOGIN_PATH, msgspec.json.encode({"username": username, "password": password}), JSON)
+
+
+def by_token(token: str) -> Send:
+    """A log-in with a token of an outside issuer."""
+    return Send("POST", EXCHANGE_PATH, msgspec.json.encode({"token": token}), JSON)
+
+
+def log_in_steps(log_in: Send, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
     """A new session's credentials."""
-    body = msgspec.json.encode({"username": username, "password": password})
-    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, retry_seconds=retry_seconds)
+    answer = yield from request(log_in, now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
-        raise _refused(answer)
-    return _read(_logged_in, answer).data
+        raise refused_answer(answer)
+    return read_answer(logged_in_decoder, answer).data
 
 
 def new_device_key() -> str:
@@ -190,16 +236,10 @@ def new_device_key() -> str:
     return secrets.token_urlsafe(DEVICE_KEY_BYTES)
 
 
-def log_in_as_guest_steps(
-    device_key: str, username: str | None, *, now: Callable[[], float], retry_seconds: float
-) -> Steps[Credentials]:
-    """The credentials of a new session of the key's guest."""
+def by_device_key(device_key: str, username: str | None) -> Send:
+    """A log-in as the guest of this key. `username`: for a guest who is new."""
     who = {"deviceKey": device_key} if username is None else {"deviceKey": device_key, "username": username}
-    send = Send("POST", GUEST_PATH, msgspec.json.encode(who), JSON)
-    answer = yield from request(send, now=now, retry_seconds=retry_seconds)
-    if answer.status_code != httpx.codes.OK:
-        raise _refused(answer)
-    return _read(_logged_in, answer).data
+    return Send("POST", GUEST_PATH, msgspec.json.encode(who), JSON)
 
 
 class SessionState:
@@ -240,24 +280,37 @@ class SessionState:
         return fields
 
     def submit_steps(
-        self, action_type: str, metadata: Mapping[str, Any] | None, action_id: str | None
+        self,
+        action_type: str,
+        metadata: Mapping[str, Any] | None,
+        action_id: str | None,
+        start_id: str | None = None,
+        evidence: bytes | None = None,
     ) -> Steps[Outcome]:
-        """An action, signed and posted. If its timestamp was refused and the refusal showed that our clock is
-        wrong, it is sent once more."""
+        """An action, signed and posted, after its evidence. If its timestamp was refused and the refusal showed that
+        our clock is wrong, it is sent once more."""
         action_id = action_id or str(uuid4())
         action: dict[str, Any] = {"actionId": action_id, "actionType": action_type}
         if metadata is not None:
             action["metadata"] = metadata
+        if start_id is not None:
+            action["startId"] = start_id
         try:
+            if evidence is not None:
+                action["evidence"] = {"sha256": sha256(evidence).hexdigest(), "size": len(evidence)}
+                yield from self._upload(action["evidence"]["sha256"], evidence)
             offset = self.clock.offset
             answer = yield from self._post(action)
             if _has_untimely_timestamp(answer) and abs(self.clock.offset - offset) > TOLERANCE_SECONDS:
                 answer = yield from self._post(action)
         except Unreachable as exc:
             raise Unreachable(str(exc), action_id) from exc
-        outcome = _read(_recorded, answer).data if answer.status_code in {200, 409} else None
+        if answer.status_code == httpx.codes.ACCEPTED:
+            held = read_answer(_held, answer).data
+            raise ActionHeld(held.actionId, held.status, held.points, held.expiresAt, held.reason)
+        outcome = read_answer(_recorded, answer).data if answer.status_code in {200, 409} else None
         if outcome is None:
-            raise _refused(answer)
+            raise refused_answer(answer)
         return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
 
     def _post(self, action: dict[str, Any]) -> Steps[httpx.Response]:
@@ -265,6 +318,19 @@ class SessionState:
             "timestamp": datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")
         }
         return (yield from self._authorized("POST", SUBMIT_PATH, msgspec.json.encode(stamped)))
+
+    def start_steps(self, action_type: str) -> Steps[Started]:
+        """The start of an action. Without an answer it is asked for again: a start that nobody uses does no harm."""
+        body = msgspec.json.encode({"actionType": action_type})
+        answer = yield from self._authorized("POST", START_PATH, body, JSON)
+        if answer.status_code != httpx.codes.CREATED:
+            raise refused_answer(answer)
+        return read_answer(_started, answer).data
+
+    def _upload(self, digest: str, evidence: bytes) -> Steps[None]:
+        answer = yield from self._authorized("PUT", EVIDENCE_PREFIX + digest, evidence, BLOB)
+        if answer.status_code != httpx.codes.NO_CONTENT:
+            raise refused_answer(answer)
 
     def refresh_steps(self) -> Steps[None]:
         """Exchanges the refresh token for new credentials. The caller holds a lock: two at once would
@@ -274,16 +340,16 @@ class SessionState:
             Send("POST", REFRESH_PATH, body, JSON), now=self._now, retry_seconds=self._retry_seconds
         )
         if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
-        self._set_credentials(_read(_logged_in, answer).data)
+            raise refused_answer(answer)
+        self._set_credentials(read_answer(logged_in_decoder, answer).data)
 
     def link_steps(self, email: str, password: str, username: str | None) -> Steps[None]:
         """Makes an account of a guest, and takes over its first session."""
         account = {"email": email, "password": password} | ({} if username is None else {"username": username})
-        answer = yield from self._authorized("POST", LINK_PATH, msgspec.json.encode(account), signed=False)
+        answer = yield from self._authorized("POST", LINK_PATH, msgspec.json.encode(account), JSON)
         if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
-        self._set_credentials(_read(_logged_in, answer).data)
+            raise refused_answer(answer)
+        self._set_credentials(read_answer(logged_in_decoder, answer).data)
 
     def is_refreshed(self, used: str, instead_of: str) -> bool:
         """Whether another task has refreshed meanwhile: `used` was the refresh token, `instead_of` the access token
@@ -294,17 +360,16 @@ class SessionState:
         """Ends the session on the server."""
         answer = yield from self._authorized("POST", LOGOUT_PATH)
         if answer.status_code != httpx.codes.NO_CONTENT:
-            raise _refused(answer)
+            raise refused_answer(answer)
 
     def _authorized(
-        self, method: str, path: str, body: bytes | None = None, *, signed: bool = True
+        self, method: str, path: str, body: bytes | None = None, fields: Mapping[str, str] | None = None
     ) -> Steps[httpx.Response]:
         """One request as the user; once more with a new token when the old one is refused, or with a new action secret
-        when the key of the old one was revoked. `signed`: the body is an action's."""
+        when the key of the old one was revoked. A body without `fields` is an action, and is signed."""
 
         def send() -> Send:
-            headers = self.headers(body) if signed or body is None else self.headers() | JSON
-            return Send(method, path, body, headers)
+            return Send(method, path, body, self.headers(body) if fields is None else {**self.headers(), **fields})
 
         if self.is_due:
             yield Refresh()
@@ -312,7 +377,7 @@ class SessionState:
         answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         if self.credentials.refreshToken and (
             answer.status_code == httpx.codes.UNAUTHORIZED
-            or (answer.status_code == httpx.codes.FORBIDDEN and _refused(answer).code == "INVALID_SIGNATURE")
+            or (answer.status_code == httpx.codes.FORBIDDEN and refused_answer(answer).code == "INVALID_SIGNATURE")
         ):
             yield Refresh(instead_of=token)
             answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
@@ -333,7 +398,7 @@ def _cause(exc: BaseException) -> BaseException:
 def _has_untimely_timestamp(answer: httpx.Response) -> bool:
     """Whether an action was refused because of its time."""
     return answer.status_code == httpx.codes.BAD_REQUEST and any(
-        isinstance(error, dict) and error.get("field") == "timestamp" for error in _refused(answer).errors
+        isinstance(error, dict) and error.get("field") == "timestamp" for error in refused_answer(answer).errors
     )
 
 
@@ -341,13 +406,13 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return seconds(answer.headers.get("retry-after"))
 
 
-def _read(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
+def read_answer(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
     """The body of an answer of the scoreboard's. Raises Refused for a page of some portal or proxy on the way."""
     try:
         return decoder.decode(answer.content)
     except DECODE_ERRORS as exc:
-        raise _refused(answer) from exc
+        raise refused_answer(answer) from exc
 
 
-def _refused(answer: httpx.Response) -> Refused:
+def refused_answer(answer: httpx.Response) -> Refused:
     return refused(answer.status_code, answer.content, _retry_after(answer))

@@ -20,8 +20,10 @@ from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
-    Steps,
-    log_in_as_guest_steps,
+    Send,
+    by_device_key,
+    by_password,
+    by_token,
     log_in_steps,
     run_steps,
 )
@@ -70,28 +72,37 @@ def log_in(
     """
     require_loop("trio", "log_in")
     parse_server_url(url)
-    steps = log_in_steps(username, password, now=trio.current_time, retry_seconds=patience)
-    return _logged_in(url, steps, patience)
+    return _logged_in(url, by_password(username, password), patience)
+
+
+def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
+
+    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
+    """
+    require_loop("trio", "exchange")
+    parse_server_url(url)
+    return _logged_in(url, by_token(token), patience)
 
 
 def log_in_as_guest(
     url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
 ) -> AbstractAsyncContextManager[Session]:
-    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
-    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+    """As `log_in`, without an account: the same `device_key` is the same guest. Make one by `new_device_key`, and keep
+    it secret. `username`: for a new guest; one that is taken gets a number.
 
-    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    Raises Refused (401: the key's guest has an account now; 403: the server has no guests) and as `log_in`.
     """
     require_loop("trio", "log_in_as_guest")
     parse_server_url(url)
-    steps = log_in_as_guest_steps(device_key, username, now=trio.current_time, retry_seconds=patience)
-    return _logged_in(url, steps, patience)
+    return _logged_in(url, by_device_key(device_key, username), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, steps: Steps[Credentials], patience: float) -> AsyncIterator[Session]:
+async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
     clock = ServerClock()
     async with open_http(url) as http:
+        steps = log_in_steps(how, now=trio.current_time, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=trio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:

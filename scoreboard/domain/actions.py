@@ -26,7 +26,7 @@ MAX_METADATA_DEPTH = 32
 MAX_ACTION_AHEAD_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
 MAX_START_ID_LENGTH = 36  # characters; a UUID
-MAX_EVIDENCE_BYTES = 256 * 1024  # of one blob; a replay has some kilobytes
+MAX_EVIDENCE_BYTES = 262_144  # of one blob; a replay has some kilobytes
 
 # What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -25,6 +25,20 @@ SESSIONS_PATH = "/api/v1/users/me/sessions"
 HISTORY_PATH = "/api/v1/users/me/actions"
 EXPORT_PATH = "/api/v1/users/me/export"
 
+ADMIN_PREFIX = "/api/v1/admin/"  # of those who have a role; <user> and <action> are parameters
+ADMIN_USERS_PATH = "/api/v1/admin/users"
+ADMIN_USER_PATH = "/api/v1/admin/users/<user>"
+ADMIN_BAN_PATH = "/api/v1/admin/users/<user>/ban"
+ADMIN_NOTES_PATH = "/api/v1/admin/users/<user>/notes"
+ADMIN_ROLE_PATH = "/api/v1/admin/users/<user>/role"
+ADMIN_REVERSE_PATH = "/api/v1/admin/users/<user>/actions/<action>/reverse"
+ADMIN_FLAGS_PATH = "/api/v1/admin/flags"
+ADMIN_FLAG_PATH = "/api/v1/admin/flags/<flag>"
+ADMIN_HELD_PATH = "/api/v1/admin/held"
+ADMIN_HELD_ACTION_PATH = "/api/v1/admin/held/<held>"
+ADMIN_EVIDENCE_PATH = "/api/v1/admin/held/<held>/evidence"
+ADMIN_LOG_PATH = "/api/v1/admin/log"
+
 SUBMIT_PATH = "/api/v1/scores/action"
 BULK_PATH = "/api/v1/scores/actions"
 SERVER_USERS_PREFIX = "/api/v1/server/users/"  # and the external id

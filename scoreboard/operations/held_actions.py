@@ -28,6 +28,7 @@ NOT_DECIDED_IN_TIME = "Nobody decided in time."
 NO_EVIDENCE = "The evidence was not uploaded in time."
 
 EVIDENCE_NOT_UPLOADED = Refusal(Code.CONFLICT, "The evidence of this action was not uploaded yet.")
+OWN_CASE = Refusal(Code.FORBIDDEN, "Nobody decides about an action of their own.")
 NOT_APPROVED = out_of_service("The action could not be approved now. Try again.")
 
 log = structlog.get_logger()
@@ -47,12 +48,15 @@ class HeldActions:
         """Approves or refuses. Returns the action with its new state.
 
         `actor`: a user's id or another of domain.audit. `reason`: 1 to 500 printable characters, which the user reads.
-        A Refusal: NOT_FOUND, or CONFLICT when it was decided already or lacks its evidence, or 503. After a 503 and
-        after a cancellation it may be decided or not: another try tells. Raises StorageUnavailable.
+        A Refusal: NOT_FOUND, CONFLICT when it was decided already or lacks its evidence, FORBIDDEN for an own action
+        and to approve a banned user's, or 503. After a 503 and after a cancellation it may be decided or not: another
+        try tells. Raises StorageUnavailable.
         """
         reason = reason.strip()
         if not (1 <= len(reason) <= MAX_REASON_LENGTH and reason.isprintable()):
             return invalid_request("reason", f"must have 1 to {MAX_REASON_LENGTH} characters that can be printed")
+        if actor == str(user):
+            return OWN_CASE
         row = await held_actions.find(self._stores, user, action_id)
         if row is None:
             return NOT_FOUND

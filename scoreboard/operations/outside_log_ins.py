@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -56,7 +57,20 @@ from scoreboard.telemetry import metrics
 MAX_REDEMPTIONS = 16  # codes that are redeemed at a time; one more is refused
 REDEEM_TIMEOUT_SECONDS = 4.0  # for a code; a person waits for it
 MAX_TOKEN_ANSWER_BYTES = 65_536  # of a token endpoint; ID tokens have 16 kB at most
-MAX_LOGGED_ERROR = 40  # characters of a provider's error code
+LOGGED_IN = "logged_in"  # an outcome, beside LogInFault's
+LOG_INTERVAL_SECONDS = 60.0  # between two log lines with the same reason
+MAX_REASONS = 100  # that are remembered for it; full: all are forgotten
+
+# RFC 6749 sections 4.1.2.1 and 5.2, OpenID Connect Core section 3.1.2.6. Any other text stays out of the log: a browser
+# brings it, from an address that anybody may have made.
+ERROR_CODES = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "invalid_scope", "access_denied", "server_error"),
+        *("unauthorized_client", "unsupported_grant_type", "unsupported_response_type", "temporarily_unavailable"),
+        *("interaction_required", "login_required", "account_selection_required", "consent_required"),
+        *("request_not_supported", "request_uri_not_supported", "registration_not_supported"),
+    }
+)
 
 log = structlog.get_logger()
 
@@ -67,7 +81,8 @@ class LogInFault(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     REFUSED = "refused"
-    UNAVAILABLE = "unavailable"
+    UNAVAILABLE = "unavailable"  # the issuer
+    OUTAGE = "outage"  # our own stores
     LIMITED = "limited"
 
 
@@ -83,6 +98,9 @@ FAULT_REFUSALS: dict[LogInFault, Refusal] = {
     LogInFault.UNAVAILABLE: Refusal(
         Code.SERVICE_UNAVAILABLE, "The site that you log in with cannot be reached at the moment.", retry_after=5
     ),
+    LogInFault.OUTAGE: Refusal(
+        Code.SERVICE_UNAVAILABLE, "Nobody can log in at the moment. Please try again soon.", retry_after=5
+    ),
     LogInFault.LIMITED: rate_limited(LimitLayer.LOGIN, "Too many log-ins from this address.", 60, names_wait=False),
 }
 
@@ -95,6 +113,13 @@ class BegunLogIn(NamedTuple):
 
     def __repr__(self) -> str:
         return "BegunLogIn()"
+
+
+class RedeemFailure(NamedTuple):
+    """Why a code was not redeemed; `why` is for the log."""
+
+    fault: LogInFault
+    why: str
 
 
 class _TokenAnswer(msgspec.Struct):
@@ -128,6 +153,7 @@ class OutsideLogIns:
         self._sessions, self._admission, self._https = sessions, admission, https
         self._clock, self._own_host = clock, own_host
         self._redeeming = 0
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     async def exchange(self, token: str, client: Client) -> LoggedIn | Refusal:
         """A session for the user of an outside issuer's token. It may be exchanged again until it expires."""
@@ -141,7 +167,7 @@ class OutsideLogIns:
                 metrics.OUTSIDE_TOKENS.labels("", UNKNOWN_ISSUER).inc()
                 return TOKEN_REFUSED
             claims = await issuer.verify_for_exchange(decoded, self._clock())
-            return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims)
+            return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims, client.agent)
 
     # ---- a browser --------------------------------------------------------------------------------------------------
 
@@ -167,11 +193,21 @@ class OutsideLogIns:
     async def finish(
         self, issuer: OutsideIssuer, answer: AuthorizationAnswer | None, cookie: str, client: Client
     ) -> LoggedIn | LogInFault:
-        """The session of a browser that has come back with `answer` and with the cookie of its log-in ("": without)."""
+        """The session of a browser that has come back with `answer` and with the cookie of its log-in ("": without).
+
+        None as `answer`: it can't be read. EXPIRED says that it is not known to be the answer to this log-in, which may
+        still be under way.
+        """
+        outcome = await self._finish(issuer, answer, cookie, client)
+        label = outcome.value if isinstance(outcome, LogInFault) else LOGGED_IN
+        metrics.OUTSIDE_LOG_INS.labels(issuer.name, label).inc()
+        return outcome
+
+    async def _finish(
+        self, issuer: OutsideIssuer, answer: AuthorizationAnswer | None, cookie: str, client: Client
+    ) -> LoggedIn | LogInFault:
         attempt = self._sessions.issuer.read_log_in_cookie(issuer.name, cookie, now=self._clock())
-        if answer is None:
-            return LogInFault.REFUSED
-        if attempt is None or not is_answer_to(answer, attempt):
+        if answer is None or attempt is None or not is_answer_to(answer, attempt):
             return LogInFault.EXPIRED
         metadata = await _client_of(issuer).metadata()
         if metadata is None:
@@ -179,22 +215,24 @@ class OutsideLogIns:
         if not is_from(answer, issuer.issuer, names_issuer=metadata.names_issuer):
             return LogInFault.REFUSED
         if answer.error is not None:
-            log.info("outside_log_in_refused", issuer=issuer.name, error=_shown_error(answer.error))
-            return LogInFault.CANCELLED if answer.error == "access_denied" else LogInFault.REFUSED
+            if answer.error == "access_denied":
+                return LogInFault.CANCELLED
+            self._log_failure(issuer.name, _error_code(answer.error))
+            return LogInFault.REFUSED
         if not answer.code or len(answer.code) > MAX_CODE_LENGTH:
             return LogInFault.REFUSED
         counted = self._admission.limits.begin(client.address, self._admission.clock())
         if isinstance(counted, int):
             return LogInFault.LIMITED
         with counted:
-            outcome = await self._log_in_with_code(issuer, metadata, answer.code, attempt)
+            outcome = await self._log_in_with_code(issuer, metadata, answer.code, attempt, client.agent)
         if isinstance(outcome, Refusal):
             is_away = outcome.code is Code.SERVICE_UNAVAILABLE
             return LogInFault.UNAVAILABLE if is_away else LogInFault.REFUSED
         return outcome
 
     async def _log_in_with_code(
-        self, issuer: OutsideIssuer, metadata: ProviderMetadata, code: str, attempt: LogInAttempt
+        self, issuer: OutsideIssuer, metadata: ProviderMetadata, code: str, attempt: LogInAttempt, agent: str
     ) -> LoggedIn | Refusal | LogInFault:
         if self._redeeming >= MAX_REDEMPTIONS:
             return LogInFault.UNAVAILABLE
@@ -209,15 +247,26 @@ class OutsideLogIns:
             )
         finally:
             self._redeeming -= 1
-        id_token = read_id_token(issuer.name, answered)
-        if isinstance(id_token, LogInFault):
-            return id_token
+        id_token = read_id_token(answered)
+        if isinstance(id_token, RedeemFailure):
+            self._log_failure(issuer.name, id_token.why)
+            return id_token.fault
         claims = await issuer.verify_id_token(id_token, self._clock(), attempt.nonce)
-        return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims)
+        return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims, agent)
+
+    def _log_failure(self, issuer: str, why: str) -> None:
+        """Logs a failure that an operator may have to act on, unless the same one was logged just before."""
+        now = self._admission.clock()
+        if now - self._logged_at.get((issuer, why), float("-inf")) < LOG_INTERVAL_SECONDS:
+            return
+        if len(self._logged_at) >= MAX_REASONS:
+            self._logged_at.clear()
+        self._logged_at[issuer, why] = now
+        log.warning("outside_log_in_failed", issuer=issuer, why=why)
 
     # ---- the user ---------------------------------------------------------------------------------------------------
 
-    async def _open_session(self, issuer: OutsideIssuer, claims: Mapping[str, Any]) -> LoggedIn | Refusal:
+    async def _open_session(self, issuer: OutsideIssuer, claims: Mapping[str, Any], agent: str) -> LoggedIn | Refusal:
         """A session for the user whom verified claims describe."""
         described = issuer.read_user(claims)
         if isinstance(described, Refusal):
@@ -230,9 +279,9 @@ class OutsideLogIns:
         if isinstance(user, Refusal):
             return user
         await self._set_role(issuer, user.user, described)
-        return await self._sessions.open_identified(user.user, user.username) or USER_DELETED
+        return await self._sessions.open_identified(user.user, user.username, agent) or USER_DELETED
 
-    async def _set_role(self, issuer: OutsideIssuer, user: Any, described: OutsideUser) -> None:
+    async def _set_role(self, issuer: OutsideIssuer, user: UUID, described: OutsideUser) -> None:
         """Where the table maps a claim to roles, the claim decides at each log-in: also that a role is taken."""
         if not issuer.claim_names.role:
             return
@@ -265,22 +314,20 @@ def token_request(client: OidcClient, metadata: ProviderMetadata, code: str, ver
     return {"headers": headers, "content": urlencode(form).encode()}
 
 
-def read_id_token(issuer: str, answered: Answer | RequestFailure) -> str | LogInFault:
+def read_id_token(answered: Answer | RequestFailure) -> str | RedeemFailure:
     """The ID token of a token endpoint's answer."""
     if isinstance(answered, RequestFailure):
-        log.warning("outside_log_in_failed", issuer=issuer, why=answered.why)
-        return LogInFault.UNAVAILABLE
+        return RedeemFailure(LogInFault.UNAVAILABLE, answered.why)
     try:
         read = _decode_answer(answered.content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         read = _TokenAnswer()
     if answered.status == 200 and read.id_token:
         return read.id_token
-    why = f"status {answered.status}, {_shown_error(read.error) or 'no ID token'}"
-    log.warning("outside_log_in_failed", issuer=issuer, why=why)
-    return LogInFault.UNAVAILABLE if answered.status >= 500 else LogInFault.REFUSED
+    why = f"status {answered.status}, {_error_code(read.error) if read.error else 'no ID token'}"
+    return RedeemFailure(LogInFault.UNAVAILABLE if answered.status >= 500 else LogInFault.REFUSED, why)
 
 
-def _shown_error(error: str) -> str:
-    """A provider's error code for the log: it comes from an address that anybody may have made."""
-    return "".join(each if each.isascii() and each.isprintable() else "?" for each in error[:MAX_LOGGED_ERROR])
+def _error_code(error: str) -> str:
+    """A provider's error code, for the log."""
+    return error if error in ERROR_CODES else "an error code that is not known"

@@ -2,7 +2,7 @@
 
 The caller has verified the key and its scope. Every function may raise StorageUnavailable.
 
-Tested in tests/operations/test_server_users.py.
+Tested in tests/web/routes/test_server.py.
 """
 
 from collections.abc import Awaitable, Callable

@@ -6,7 +6,10 @@
 4. The outcomes of 2 and of the committer are put together.
 
 The limits and cooldowns of users do not apply: they are meant against users, and the key has a limit of its own. All
-else is as for a user's own action: idempotency goes first, then time and rule.
+else is as for a user's own action: idempotency goes first, then time and rule. What proves an action against its user
+(a start, evidence, a webhook, a daily cap, holding) is not asked of a server that is trusted.
+
+Tested in tests/web/routes/test_server.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

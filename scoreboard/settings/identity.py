@@ -134,20 +134,27 @@ def _faults(table: IssuerSettings, public_url: str, private_hosts: Collection[st
         yield "role_claim", "must name the claim that has the values of roles"
     if table.role_claim and not table.roles:
         yield "roles", "must say which values of role_claim give which role"
-    if table.client_secret.get_secret_value() and not table.client_id:
-        yield "client_id", "is missing for the client_secret"
-    if bool(table.authorization_endpoint) != bool(table.token_endpoint):
-        missing = "token_endpoint" if table.authorization_endpoint else "authorization_endpoint"
-        yield missing, "must be set too, or neither of the two endpoints"
-    if table.client_id and "openid" not in table.scopes:
-        yield "scopes", 'must have "openid"'
-    if table.client_id and not public_url:
-        yield "client_id", "needs server.public_url, to which the issuer sends browsers back"
+    yield from _client_faults(table, public_url)
     yield from _address_faults(table, private_hosts)
 
 
+def _client_faults(table: IssuerSettings, public_url: str) -> Iterator[tuple[str, str]]:
+    """Of the keys for log-ins of browsers."""
+    if bool(table.authorization_endpoint) != bool(table.token_endpoint):
+        missing = "token_endpoint" if table.authorization_endpoint else "authorization_endpoint"
+        yield missing, "must be set too, or neither of the two endpoints"
+    if not table.client_id:
+        if table.client_secret.get_secret_value():
+            yield "client_id", "is missing for the client_secret"
+        return
+    if "openid" not in table.scopes:
+        yield "scopes", 'must have "openid"'
+    if not public_url:
+        yield "client_id", "needs server.public_url, to which the issuer sends browsers back"
+
+
 def _address_faults(table: IssuerSettings, private_hosts: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Key and fault of addresses that may not be asked."""
+    """Of the addresses that a node asks, or sends browsers to."""
     addresses = ["jwks_url", "authorization_endpoint", "token_endpoint"]
     if table.needs_discovery:
         addresses.append("issuer")

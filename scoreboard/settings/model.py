@@ -93,10 +93,11 @@ class Server(Section):
 
 class Postgres(Section):
     url: SecretStr = SecretStr("")
+    migrate_url: SecretStr = SecretStr("")  # of the role that owns the tables; "": `url`
     pool_size: Annotated[Whole, Field(ge=1, le=1000)] = 8
     pgbouncer: bool = False
 
-    _check_url = field_validator("url")(url_of("postgresql", "postgres"))
+    _check_url = field_validator("url", "migrate_url")(url_of("postgresql", "postgres"))
 
 
 class Redis(Section):

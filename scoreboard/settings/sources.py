@@ -100,7 +100,7 @@ def read_text(path: Path) -> str:
 
 def read_secrets(folder: Path) -> Iterator[tuple[Path_, str, str]]:
     """Path, value and origin of each file of a secrets folder. A file is named `section__key`, or `section__key__item`
-    for one item of a table, whose case is kept. Raises SettingsError."""
+    for one item of a table, whose case is kept; of an outside issuer `identity__name__key`. Raises SettingsError."""
     try:
         for file in sorted(folder.iterdir()):
             # an orchestrator's own links (..data) begin with a dot

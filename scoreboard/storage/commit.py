@@ -151,7 +151,11 @@ class Commit:
 
         Returns the age of each recorded action (ms) by place.
         """
-        unsure = [place for place, outcome in enumerate(outcomes) if outcome is None or _may_be_duplicate(outcome)]
+        unsure = [
+            place
+            for place, (action, outcome) in enumerate(zip(actions, outcomes, strict=True))
+            if outcome is None or (_may_be_duplicate(outcome) and not _is_approval(action))
+        ]
         if not unsure:
             return {}
         try:
@@ -234,6 +238,11 @@ def _may_be_duplicate(outcome: Outcome) -> bool:
         and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION, Code.FORBIDDEN}
         and outcome is not UNSTORABLE_ACTION
     )
+
+
+def _is_approval(action: SubmittedAction) -> bool:
+    """Whether a moderator lets the action count that waits under its key. A refusal of that is the outcome."""
+    return action.conditions is not None and action.conditions.approval is not None
 
 
 def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:

@@ -44,6 +44,11 @@ _COUNTS = "NOT EXISTS (SELECT FROM reversals r WHERE r.user_id = l.user_id AND r
 LEDGER_SQL, UNSCORED_SQL = (sql.replace("{counts}", _COUNTS) for sql in (_LEDGER, _UNSCORED))
 
 
+CORRECTIONS_SQL = """
+SELECT (SELECT count(*) FROM users WHERE ban <> 0) AS banned,
+       (SELECT count(*) FROM reversals WHERE undone_at IS NULL) AS reversed"""
+
+
 class Differences(dict[str, str]):
     """Differences by what they are about: a user id, or the name of a key."""
 

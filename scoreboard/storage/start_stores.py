@@ -6,7 +6,7 @@ be reached for START_TIMEOUT_SECONDS, or that refuses the log-in, ends the start
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import redis.asyncio
@@ -45,6 +45,9 @@ async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
             postgres_url, redis_url = endpoints.postgres_url, endpoints.redis_url
         check_postgres_url(postgres_url)
         check_redis_url(redis_url)
+        if owner_url := "" if settings.embedded.enabled else settings.postgres.migrate_url.get_secret_value():
+            check_postgres_url(owner_url, "postgres.migrate_url")
+            await _migrate_when_there(owner_url, "postgres.migrate_url", app_role=role_of(postgres_url))
         await _migrate_when_there(postgres_url, pgbouncer=settings.postgres.pgbouncer)
         yield await stack.enter_async_context(
             open_stores(
@@ -57,13 +60,20 @@ async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
         )
 
 
-def check_postgres_url(url: str) -> None:
+def role_of(url: str) -> str:
+    """The role that a URL names. Raises SettingsError when it names none."""
+    if role := unquote(urlsplit(url).username or ""):
+        return role
+    raise SettingsError("postgres.url: must name its role, as postgresql://role:password@host/database")
+
+
+def check_postgres_url(url: str, setting: str = "postgres.url") -> None:
     """Raises SettingsError when the port of a host is not a port number. An unencoded colon in a password looks like
     that, too."""
     for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
         _, colon, port = host.rpartition("]")[2].rpartition(":")
         if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
-            raise SettingsError(f"postgres.url: {URL_HINT}")
+            raise SettingsError(f"{setting}: {URL_HINT}")
 
 
 def check_redis_url(url: str) -> None:
@@ -82,14 +92,16 @@ def check_redis_url(url: str) -> None:
         raise SettingsError(f"redis.url: {str(exc).rpartition('() ')[2]}") from None
 
 
-async def _migrate_when_there(postgres_url: str, *, pgbouncer: bool) -> None:
+async def _migrate_when_there(
+    postgres_url: str, setting: str = "postgres.url", *, pgbouncer: bool = False, app_role: str = ""
+) -> None:
     give_up = trio.current_time() + START_TIMEOUT_SECONDS
     while True:
         try:
-            done = await migrate(postgres_url, pgbouncer=pgbouncer)
+            done = await migrate(postgres_url, pgbouncer=pgbouncer, app_role=app_role)
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, REFUSAL_ERRORS):
-                raise StartError(f"postgres.url: PostgreSQL refuses it ({exc.__cause__})") from exc
+                raise StartError(f"{setting}: PostgreSQL refuses it ({exc.__cause__})") from exc
             if isinstance(exc.__cause__, POOLER_ERRORS):
                 raise StartError(f"postgres.pgbouncer: must be true here: {POOLER_HINT}") from exc
             if trio.current_time() >= give_up:
@@ -97,9 +109,9 @@ async def _migrate_when_there(postgres_url: str, *, pgbouncer: bool) -> None:
             log.warning("postgres_unavailable", why=exc.why)
             await trio.sleep(RETRY_INTERVAL_SECONDS)
         except asyncpg.ClientConfigurationError as exc:
-            raise SettingsError(f"postgres.url: {exc}") from None
+            raise SettingsError(f"{setting}: {exc}") from None
         except (ValueError, OverflowError):  # its message may quote a part of the password
-            raise SettingsError(f"postgres.url: {URL_HINT}") from None
+            raise SettingsError(f"{setting}: {URL_HINT}") from None
         else:
             if done:
                 log.info("migrations_applied", applied=done)

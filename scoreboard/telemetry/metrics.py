@@ -46,6 +46,9 @@ SCORE_UPDATES = _counter("score_updates", "Actions submitted, by what became of 
 OUTSIDE_TOKENS = _counter(
     "outside_tokens", "Tokens of outside issuers, by issuer and by why they were refused or not", "issuer", "outcome"
 )
+OUTSIDE_LOG_INS = _counter(
+    "outside_log_ins", "Browsers that came back from an outside issuer, and what became of it", "issuer", "outcome"
+)
 COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit", BATCHES)
 COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", SHORT_BUCKETS)
 COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")

@@ -49,6 +49,7 @@ SECRET_TEXT = (
     (re.compile(r"\b(Bearer|Basic)(?:\s|%20){1,8}[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     # On its own: a JWT, an argon2 hash, a key of 32 bytes, and whatever is long and mixed: refresh tokens, action
     # secrets, device cookies.
+    (re.compile(r"(\bsbk_[0-9a-f]{12}_)[\w-]+"), rf"\1{REDACTED}"),  # a server key, without its id
     (re.compile(r"\beyJ[\w-]{8,}+\.[\w-]++\.[\w-]*"), REDACTED),
     (re.compile(r"\$argon2\w{1,2}\$[^\s\"']+"), REDACTED),
     (re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/]{43}=(?!=)"), REDACTED),

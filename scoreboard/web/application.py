@@ -17,11 +17,17 @@ from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITL
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
+from scoreboard.web.routes.admin.log import AdminLogRoutes
+from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -57,6 +63,21 @@ _DETAILS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AdminRoutes:
+    """The objects that have routes of /admin. Iterating yields every route of them."""
+
+    users: AdminUserRoutes
+    corrections: AdminCorrectionRoutes
+    flags: AdminFlagRoutes
+    held: AdminHeldRoutes
+    log: AdminLogRoutes
+
+    def __iter__(self) -> Iterator[Route]:
+        for resource in (self.users, self.corrections, self.flags, self.held, self.log):
+            yield from resource.routes()
+
+
+@dataclass(frozen=True, slots=True)
 class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
@@ -74,15 +95,18 @@ class WebRoutes:
     pages: PageRoutes
     avatars: AvatarRoutes
     audit: AuditRoutes
+    audit_page: AuditPage
     document: OpenApiRoutes
+    admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.server, self.keys, self.pages, self.avatars, self.audit, self.document),
+            *(self.live, self.server, self.keys, self.pages, self.avatars, self.audit, self.audit_page, self.document),
         ):
             yield from resource.routes()
+        yield from self.admin
         yield from self.health.routes(metrics=self.metrics)
 
 

@@ -12,8 +12,8 @@ from scoreboard.domain.outcomes import out_of_service
 from scoreboard.http.request import BODY_BYTES, Request
 from scoreboard.web.route import Auth, Route
 
-MAX_BYTES_AT_ONCE = 16 * 1024 * 1024  # of all large bodies that are coming in; full: 503
-MAX_CALLER_BYTES_AT_ONCE = 2 * 1024 * 1024  # of one caller; full: 503
+MAX_BYTES_AT_ONCE = 16_777_216  # of all large bodies that are coming in; full: 503
+MAX_CALLER_BYTES_AT_ONCE = 2_097_152  # of one caller; full: 503
 
 FULL = out_of_service("Too many large bodies are being received. Try again.")
 

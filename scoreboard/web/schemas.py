@@ -98,45 +98,6 @@ class ScoredAnswer(msgspec.Struct):
     data: Scored
 
 
-class BulkOutcome(msgspec.Struct, frozen=True):
-    """What `POST /scores/action` would answer to the action. `data`: its outcome, also that of the first try when it
-    was recorded before (409) and of an action that waits for a decision (202). `code` and `detail`: why it does not
-    count."""
-
-    status: int
-    data: Any = msgspec.UNSET
-    code: str | msgspec.UnsetType = msgspec.UNSET
-    detail: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class BulkOutcomes(msgspec.Struct):
-    """One outcome for each action, in their order."""
-
-    outcomes: list[BulkOutcome]
-
-
-class BulkAnswer(msgspec.Struct):
-    """Each action was decided by itself."""
-
-    success: bool
-    data: BulkOutcomes
-
-
-class ServerUser(msgspec.Struct):
-    """A user whom the game's server knows by `externalId`. `username`: the name that the user has now."""
-
-    userId: str
-    externalId: str
-    username: str
-
-
-class ServerUserAnswer(msgspec.Struct):
-    """The user is there."""
-
-    success: bool
-    data: ServerUser
-
-
 class HeldAction(msgspec.Struct, frozen=True):
     """An action of a type that somebody must approve. `points`: what it gives when it is approved; `expiresAt`: until
     when it waits; `reason`: of the decision."""
@@ -319,83 +280,6 @@ class Unchanged(msgspec.Struct):
     """The board is still that of `since`."""
 
     media_type: ClassVar[str] = NO_BODY
-
-
-# ---- the transparency log -------------------------------------------------------------------------------------------
-
-LogNumber = Annotated[int, Meta(ge=0, lt=10**18, extra_json_schema={"required": True})]
-
-
-class ProofQuery(msgspec.Struct):
-    """Whose action, and which."""
-
-    userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH, extra_json_schema={"required": True})]
-    actionId: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_ID_LENGTH, extra_json_schema={"required": True})]
-
-
-class SizesQuery(msgspec.Struct, rename={"first": "from", "second": "to"}):
-    """Two sizes of the log, in leaves, from 1 on."""
-
-    first: LogNumber
-    second: LogNumber
-
-
-class LeavesQuery(msgspec.Struct, rename={"start": "from", "end": "to"}):
-    """Indexes of leaves: from the first up to, without, the second; at most 1000."""
-
-    start: LogNumber
-    end: LogNumber
-
-
-class AuditProof(msgspec.Struct, frozen=True):
-    """That an action is a leaf of the log. SHA-256 over a zero byte and the record's UTF-8 bytes is leaf `index` of the
-    tree of `size` leaves, whose root the checkpoint names; `path` is RFC 6962's. `action` in the record is the hex of
-    SHA-256 over the salt's bytes, `action:` and the action's id."""
-
-    record: str
-    salt: str
-    index: int
-    size: int
-    path: list[str]
-    checkpoint: str
-
-
-class AuditProofAnswer(msgspec.Struct):
-    """The proof."""
-
-    success: bool
-    data: AuditProof
-
-
-class ConsistencyProof(msgspec.Struct, frozen=True):
-    """RFC 6962's consistency proof, in hex."""
-
-    path: list[str]
-
-
-class ConsistencyAnswer(msgspec.Struct):
-    """The proof."""
-
-    success: bool
-    data: ConsistencyProof
-
-
-class CheckpointText(msgspec.Struct):
-    """A signed note: C2SP tlog-checkpoint."""
-
-    media_type: ClassVar[str] = "text/plain"
-
-
-class VerifierKeyText(msgspec.Struct):
-    """The public key, as a vkey of C2SP signed-note."""
-
-    media_type: ClassVar[str] = "text/plain"
-
-
-class LeafLines(msgspec.Struct):
-    """`{"index": …, "hash": …}` a line."""
-
-    media_type: ClassVar[str] = "application/jsonl"
 
 
 # ---- operation ------------------------------------------------------------------------------------------------------

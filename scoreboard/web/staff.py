@@ -28,7 +28,8 @@ class Member(NamedTuple):
     role: Role
 
 
-StaffHandler = Callable[[Request, Member], Awaitable[Response]]
+StaffHandler = Callable[[Request, Member], Awaitable[Response | Refusal]]
+"""A Refusal becomes problem+json."""
 
 
 class Staff:
@@ -47,9 +48,8 @@ class Staff:
         @wraps(handler)
         async def guarded(request: Request) -> Response:
             member = await self.require(request, needed)
-            return (
-                problem(member, request.request_id) if isinstance(member, Refusal) else await handler(request, member)
-            )
+            outcome = member if isinstance(member, Refusal) else await handler(request, member)
+            return problem(outcome, request.request_id) if isinstance(outcome, Refusal) else outcome
 
         errors = (*STAFF_ERRORS, *others.pop("errors", ()))
         return Route(method=method, path=path, handler=guarded, auth=needed, errors=errors, **others)

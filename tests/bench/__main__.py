@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, fanout, frontline, scale
+from tests.bench import actions, bulk, fanout, frontline, scale
 
 BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {
     "actions": actions.main,
+    "bulk": bulk.main,
     "fanout": fanout.main,
     "front-line": frontline.main,
     "scale": scale.main,

@@ -100,6 +100,7 @@ def our_environ(site: ServerPlace) -> dict[str, str]:
         "SCOREBOARD_EMBEDDED__DATA_DIR": str(site.folder),  # the development keys are kept there
         "SCOREBOARD_LIMITS__USER_PER_MINUTE": UNLIMITED,
         "SCOREBOARD_LIMITS__IP_PER_MINUTE": UNLIMITED,
+        "SCOREBOARD_LIMITS__SERVER_KEY_PER_MINUTE": UNLIMITED,
     }
 
 

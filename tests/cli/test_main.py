@@ -23,6 +23,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     "words",
     [
         ("verify",),
+        ("audit", "export"),
         ("rebuild-board",),
         ("users", "create", "a", "a@b.example"),
         ("users", "role", "a", "viewer"),

@@ -15,7 +15,7 @@ import anyio
 import httpx
 import pytest
 
-from scoreboard.client import Credentials, Refused, Unreachable, clock
+from scoreboard.client import ActionHeld, Credentials, Refused, Unreachable, clock
 from tests.client.loops import on_both_loops
 
 OUTCOME = {
@@ -130,6 +130,54 @@ async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, fir
     assert server.requests[0].headers == server.requests[1].headers
     assert outcome.replayed
     assert outcome.newScore == 50
+
+
+@on_both_loops(jumping=True)
+async def test_an_action_may_have_a_start_and_evidence(client: ModuleType) -> None:
+    """The start is asked for, the evidence is uploaded, and the signed action names both. Requests without an answer
+    are sent again."""
+    start = {"startId": "s-1", "expiresAt": "2026-01-10T10:31:00.000Z"}
+    server = Server(
+        httpx.Response(201, json={"success": True, "data": start}),
+        httpx.ReadError,
+        httpx.Response(204),
+        recorded(),
+    )
+    with session_with(client, server) as session:
+        started = await session.start("race")
+        assert started == client.Started(**start)
+        await session.submit("race", start_id=started.startId, evidence=b"replay")
+    first, _, upload, action = server.requests
+    assert (first.url.path, json.loads(first.content)) == ("/api/v1/actions/start", {"actionType": "race"})
+    evidence = {"sha256": sha256(b"replay").hexdigest(), "size": 6}
+    assert (upload.method, upload.url.path) == ("PUT", f"/api/v1/actions/evidence/{evidence['sha256']}")
+    assert (upload.content, upload.headers["content-type"]) == (b"replay", "application/octet-stream")
+    assert "x-action-signature" not in upload.headers
+    body = json.loads(action.content)
+    assert (body["startId"], body["evidence"]) == ("s-1", evidence)
+
+
+@on_both_loops(jumping=True)
+async def test_an_action_that_waits_is_an_error_of_its_own(client: ModuleType) -> None:
+    """It is no outcome, since it has no points; and no refusal. Evidence that is refused is one."""
+    held = {
+        "actionId": "a",
+        "actionType": "race",
+        "status": "held",
+        "points": 5,
+        "heldAt": "2026-01-10T10:30:00.000Z",
+        "expiresAt": "2026-01-17T10:30:00.000Z",
+        "reason": None,
+    }
+    answer = httpx.Response(202, json={"success": True, "data": held})
+    with session_with(client, Server(answer)) as session, pytest.raises(ActionHeld) as raised:
+        await session.submit("race")
+    assert (raised.value.action_id, raised.value.status, raised.value.points) == ("a", "held", 5)
+    assert (raised.value.expires_at, raised.value.reason) == ("2026-01-17T10:30:00.000Z", None)
+    server = Server(problem(413, "PAYLOAD_TOO_LARGE"))
+    with session_with(client, server) as session, pytest.raises(Refused, match="PAYLOAD_TOO_LARGE"):
+        await session.submit("race", evidence=b"replay")
+    assert len(server.requests) == 1
 
 
 @on_both_loops(jumping=True)

@@ -4,6 +4,7 @@ answer that is lost."""
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.background_loop import in_background
 from tests.client.loops import on_both_loops
 from tests.conftest import execute, in_asyncio, in_thread
 from tests.e2e.server_processes import ServerProcess, provision
+from tests.outside_keys import ed_key, key_set
 from tests.storage.proxy import Fault, proxy_before
 
 StartNode = Callable[..., ServerProcess]
@@ -61,6 +63,28 @@ async def score_of(board: LiveBoard, user: str, score: int) -> None:
     with anyio.fail_after(20):
         while score not in {entry.score for entry in board.entries if entry.userId == user}:
             await board.changed()
+
+
+@on_both_loops
+async def test_a_token_of_an_outside_issuer_opens_a_session(
+    client: ModuleType, start_node: StartNode, tmp_path: Path
+) -> None:
+    """`exchange` is a log-in: the session acts, renews itself and is logged out. A token that has expired is
+    refused."""
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(key_set(ed_key()))
+    node = start_node(
+        identity__game__issuer="game", identity__game__audience="board", identity__game__jwks_file=str(keys)
+    )
+    claims = {"iss": "game", "aud": "board", "sub": "p1", "exp": time.time() + 600, "preferred_username": "Grace"}
+    async with client.exchange(node.url, ed_key().sign(claims)) as session:
+        assert session.credentials.username == "Grace"
+        assert (await session.submit("task_finish", {"difficulty": "hard", "timeSpent": 120})).newScore == 100
+        await session.refresh()
+    with pytest.raises(Refused) as raised:
+        async with client.exchange(node.url, ed_key().sign(claims | {"exp": 1})):
+            raise AssertionError("not logged in")
+    assert (raised.value.status, raised.value.code) == (401, "UNAUTHORIZED")
 
 
 @on_both_loops

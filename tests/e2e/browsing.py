@@ -131,10 +131,10 @@ class Player:
         assert answer.status_code == httpx.codes.CREATED, answer.text
         self._url, self._session = url, answer.json()["data"]
 
-    def act(self) -> int:
+    def act(self, action_id: str = "") -> int:
         """One action; the total after it."""
         action = {
-            "actionId": str(uuid4()),
+            "actionId": action_id or str(uuid4()),
             "actionType": "task_finish",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "metadata": {},

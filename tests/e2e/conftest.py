@@ -13,12 +13,13 @@ from tests.e2e.browsing import browser, visitor  # noqa: F401 – fixtures
 from tests.e2e.server_processes import ServerProcess
 
 HIGH = "1000000"  # a limit that is in force and that a test does not reach
-# 27 accounts are made and log in: 54 password hashes, one at a time where there are few cores.
-DEMO_TIMEOUT_SECONDS = 180
+DEMO_TIMEOUT_SECONDS = 180  # for 25 accounts to be made, log in and act; bounds a hang
 
 
 class LiveServer(ServerProcess):
-    """What `scripts/run` starts, with its demo players."""
+    """What `scripts/run` starts, with its demo players, whose passwords cost nothing to hash."""
+
+    module = "tests.e2e.cheap_hashes"
 
     def user(self, name: str) -> tuple[str, str]:
         assert name in demo.HANDLES

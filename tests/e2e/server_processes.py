@@ -46,11 +46,13 @@ def free_port() -> int:
 class ServerProcess:
     """`scoreboard serve` on a port of its own. `kill` is kill -9; `start` again keeps port, stores and keys."""
 
+    module = "scoreboard"  # what Python runs
+
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"node-{self.port}.log"
-        self._command = [sys.executable, "-m", "scoreboard", "serve", "--port", str(self.port), *arguments]
+        self._command = [sys.executable, "-m", self.module, "serve", "--port", str(self.port), *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
         self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **environment}
         self.process: subprocess.Popen[bytes] | None = None
@@ -76,6 +78,17 @@ class ServerProcess:
             except httpx.HTTPError:
                 time.sleep(0.05)
         raise AssertionError(f"the server is not ready: {self.log.read_text()[-3000:]}")
+
+    def run_command(self, *words: str) -> str:
+        """Runs `scoreboard WORDS…` with the settings of the node. Returns its standard output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "scoreboard", *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
 
     def kill(self) -> None:
         assert self.process is not None

@@ -42,3 +42,18 @@ def test_a_bad_file_is_told_in_a_line(tmp_path: Path) -> None:
     assert (code, said, complaints.count("\n")) == (2, "", 1)
     assert complaints.startswith("scoreboard: page.logo: own.toml must be an SVG")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["own.toml", "site.toml"]
+
+
+def test_files_of_outside_issuers_are_read(tmp_path: Path) -> None:
+    """Keys and certificate authorities: both commands name the key of a file that is none, and start nothing."""
+    (tmp_path / "keys.json").write_text("{}")
+    table = {"identity__game__issuer": "game", "identity__game__audience": "board"}
+    keys = table | {"identity__game__jwks_file": "keys.json"}
+    told = "scoreboard: identity.game.jwks_file: keys.json is no key set: it has no list of keys\n"
+    assert run(tmp_path, "check-config", **keys) == (2, "", told)
+    assert run(tmp_path, "serve", "--embedded", **keys) == (2, "", told)
+    gone = run(tmp_path, "check-config", **(keys | {"identity__game__jwks_file": "gone.json"}))
+    assert gone == (2, "", "scoreboard: identity.game.jwks_file: gone.json No such file or directory\n")
+    code, _, complaints = run(tmp_path, "check-config", outgoing__ca_file="keys.json")
+    assert (code, complaints.startswith("scoreboard: outgoing.ca_file: keys.json has no certificates")) == (2, True)
+    assert [file.name for file in tmp_path.iterdir()] == ["keys.json"]

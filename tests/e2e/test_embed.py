@@ -228,7 +228,7 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
 
 @in_browser
 def test_a_page_of_others_holds_no_poll_by_a_picture(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Pictures send no Origin: the browser's Sec-Fetch-NodePair has a poll and a stream refused at once. Our files are
+    """Pictures send no Origin: the browser's Sec-Fetch-Site has a poll and a stream refused at once. Our files are
     still for anybody."""
     with foreign_site() as site:
         node = start_node()

@@ -171,22 +171,33 @@ def test_a_link_to_the_callback_logs_nobody_in(secure_visitor: BrowserContext, b
     assert not secure_visitor.cookies()
 
 
+@in_browser
+def test_the_javascript_client_exchanges_a_token(secure_visitor: BrowserContext, board: Board) -> None:
+    """In a page, where the refresh token becomes a cookie: the session is there after a reload."""
+    claims = {"iss": "https://game.example", "aud": "board", "sub": "p2", "exp": 4_000_000_000}
+    page = secure_visitor.new_page()
+    page.goto(board.url)
+    points = page.evaluate(
+        """async (token) => {
+          const { exchange } = await import('/scoreboard.js');
+          const session = await exchange({ token });
+          return (await session.submitAction('task_finish', { difficulty: 'hard', timeSpent: 120 })).pointsAwarded;
+        }""",
+        rsa_key("game").sign(claims),
+    )
+    assert points > 0
+    page.reload()
+    expect(page.locator("#score")).to_have_text(str(points), timeout=PAGE_TIMEOUT_MS)
+
+
 def test_a_node_exchanges_a_token_and_logs_no_secret(board: Board) -> None:
     """The whole node, by its settings: keys from a file; and its log has neither tokens nor the client's secret."""
     claims = {"iss": "https://game.example", "aud": "board", "sub": "p1", "exp": 4_000_000_000}
-    token = rsa_key("game").sign(claims)
+    token, forged = (rsa_key(key).sign(claims, kid="game") for key in ("game", "another"))
     answer = httpx.post(f"{board.node.url}{EXCHANGE_PATH}", json={"token": token})
     assert answer.status_code == httpx.codes.OK, answer.text
-    assert httpx.post(f"{board.node.url}{EXCHANGE_PATH}", json={"token": token[:-5]}).status_code == 401
+    assert httpx.post(f"{board.node.url}{EXCHANGE_PATH}", json={"token": forged}).status_code == 401
     log = board.node.log.read_text()
     assert token not in log
     assert board.provider.client_secret not in log
     assert 'outcome="signature"' in httpx.get(f"{board.node.url}/metrics").text
-
-
-def test_a_file_of_keys_that_is_none_stops_the_start(start_node: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    """With one line that names the key."""
-    file = tmp_path / "keys.json"
-    file.write_text("{}")
-    with pytest.raises(AssertionError, match=r"identity\.game\.jwks_file: .*keys\.json is no key set"):
-        start_node(identity__game__issuer="g", identity__game__audience="b", identity__game__jwks_file=str(file))

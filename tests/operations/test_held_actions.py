@@ -25,6 +25,7 @@ from scoreboard.operations.held_actions import (
     EVIDENCE_NOT_UPLOADED,
     NO_EVIDENCE,
     NOT_DECIDED_IN_TIME,
+    OWN_CASE,
     HeldActions,
 )
 from scoreboard.storage.bus import Bus
@@ -109,6 +110,27 @@ async def node(database_url: str, redis_url: str) -> AsyncIterator[Moderated]:
 # ---- decisions ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_ban_stops_what_waits_and_what_would(node: Moderated) -> None:
+    """Nothing more is held, and an approval is refused: the action goes on waiting, and counts when the ban is over."""
+    stores = node.stores
+    (user,) = await make_users(stores, 1)
+    await node.hold(user, "a1")
+    await stores.execute("UPDATE users SET ban = 2 WHERE id = $1", user)
+    refused = await node.approve(user, "a1")
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.FORBIDDEN
+    another = claim(user, action_id="a2", conditions=Conditions(hold=Hold(7, Verdict.REFUSE, 30)))
+    assert await node.submit(another) == Refusal(Code.FORBIDDEN, "This account is banned.")
+    waiting = await held_actions.find(stores, user, "a1")
+    assert waiting is not None
+    assert waiting.status is HeldStatus.HELD
+    assert await held_actions.find(stores, user, "a2") is None
+    assert await stores.fetchval("SELECT count(*) FROM audit_events WHERE kind LIKE 'held%'") == 0
+    await stores.execute("UPDATE users SET ban = 0 WHERE id = $1", user)
+    assert isinstance(await node.approve(user, "a1"), HeldRow)
+    assert await node.total(user) == 10
+
+
 async def test_an_approved_action_counts(node: Moderated) -> None:
     """Its points and its log row are those of the moment; the user's retry has the state; the list shows who and
     why."""
@@ -172,6 +194,31 @@ async def test_evidence_must_be_there_for_an_approval(node: Moderated) -> None:
     await upload_evidence(node.stores, ada, PROOF.evidence_sha256 or "", BLOB)
     assert isinstance(await node.approve(ada, "a"), HeldRow)
     assert await node.total(ada) == 10
+
+
+async def test_nobody_approves_an_own_action(node: Moderated) -> None:
+    """Nor refuses it."""
+    (ada,) = await make_users(node.stores, 1)
+    await node.hold(ada, "a")
+    assert await node.approve(ada, "a", actor=str(ada)) is OWN_CASE
+    assert (await node.state(ada, "a")).status is HeldStatus.HELD
+
+
+async def test_a_banned_users_action_is_not_approved(node: Moderated) -> None:
+    """It waits on, and can be refused; nothing of a banned user is held, and no start is used."""
+    (ada,) = await make_users(node.stores, 1)
+    await node.hold(ada, "a")
+    await node.stores.execute("UPDATE users SET ban = 2 WHERE id = $1", ada)
+    outcome = await node.approve(ada, "a")
+    assert isinstance(outcome, Refusal)
+    assert outcome.code is Code.FORBIDDEN
+    assert (await node.state(ada, "a")).status is HeldStatus.HELD
+    refused = await node.submit(claim(ada, conditions=Conditions(hold=Hold(7, Verdict.REFUSE, 30))))
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.FORBIDDEN
+    assert await node.stores.fetchval("SELECT count(*) FROM held_actions") == 1
+    assert isinstance(await node.refuse(ada, "a"), HeldRow)
+    assert await node.total(ada) == 0
 
 
 async def test_without_a_database_nothing_is_decided(node: Moderated) -> None:

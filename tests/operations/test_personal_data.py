@@ -258,7 +258,7 @@ async def test_an_erasure_that_fails_changes_nothing(
     async with node(database_url, redis_url) as one:
         ada = await one.register("Ada")
         with monkeypatch.context() as patched:
-            patched.setattr(erasure, "DELETE_SQL", "SELECT pg_terminate_backend(pg_backend_pid()), $1::uuid")
+            patched.setattr(erasure, "ERASE_SQL", "SELECT pg_terminate_backend(pg_backend_pid()), $1::uuid, $2::text")
             with pytest.raises(StorageUnavailable):
                 await one.accounts.erase(identity_of(one, ada), PASSWORD)
         assert one.sessions.authenticate(ada.accessToken) is not None

@@ -73,6 +73,7 @@ def test_a_token_without_a_signature_is_refused(algorithm: object) -> None:
         ed_key().private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
         b"",
     ],
+    ids=["PEM", "DER", "JWK", "raw", "empty"],
 )
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "EdDSA"])
 def test_an_hmac_with_a_public_key_is_refused(secret: bytes, algorithm: str) -> None:

@@ -1,5 +1,6 @@
 """Development keys: made once, kept for their owner alone."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -67,3 +68,18 @@ def test_keys_do_not_print(tmp_path: Path) -> None:
     """The repr of keys shows names, no key."""
     keys = development_keys(tmp_path)
     assert not any(repr(key)[2:-1] in repr(keys) for key in (*keys.signing.values(), *keys.master.values()))
+
+
+def test_the_key_of_the_log_is_kept_too(tmp_path: Path) -> None:
+    """A file that is older than the log has none: its key is the same at every start all the same."""
+    keys = development_keys(tmp_path)
+    assert keys.log[keys.current_log] == development_keys(tmp_path).log[keys.current_log]
+    assert str(keys.log[keys.current_log]) not in repr(keys)
+    file = tmp_path / KEYS_FILE
+    old = json.loads(file.read_text())
+    del old["log"]
+    file.write_text(json.dumps(old))
+    derived = development_keys(tmp_path)
+    assert derived == development_keys(tmp_path)
+    assert derived.log != keys.log
+    assert len(derived.log[derived.current_log]) == 32

@@ -76,7 +76,7 @@ def test_lists_from_the_environment(given: str) -> None:
 
 @pytest.mark.parametrize("off", ["0", "false", "False"])
 @pytest.mark.parametrize(
-    "key", ["limits.user_per_minute", "limits.ip_per_minute", "limits.login_per_minute", "live.connections_per_ip"]
+    "key", ["limits.user_per_minute", "limits.ip_per_minute", "limits.login_per_minute", "limits.server_key_per_minute"]
 )
 def test_limits_can_be_switched_off(key: str, off: str) -> None:
     """0 and false both switch a limit off, in a variable and in a file."""
@@ -120,6 +120,8 @@ def test_limits_can_be_switched_off(key: str, off: str) -> None:
         ("limits.user_per_minute", float("inf")),
         ("limits.user_per_minute", None),
         ("limits.cooldowns", 2),
+        ("limits.server_key_per_minute", -1),
+        ("limits.server_key_per_minute", 10**9 + 1),
         ("limits.guests_per_hour", -1),
         ("accounts.guests", "some"),
         ("retention.ended_session_days", 1),
@@ -134,6 +136,11 @@ def test_limits_can_be_switched_off(key: str, off: str) -> None:
         ("security.signing_keys.a", "-----BEGIN PRIVATE KEY-----\nhidden\n-----END PRIVATE KEY-----"),
         ("security.signing_keys.a", base64.b64encode(b"short").decode()),
         ("security.master_keys.1", "hidden"),
+        ("security.log_keys.a", "hidden"),
+        ("security.current_log_key", "b"),
+        ("security.log_name", "two words"),
+        ("security.log_name", "x" * 256),
+        ("postgres.migrate_url", "mysql://hidden"),
         ("security.master_keys.one", MASTER),
         ("security.current_master_key", 7),
         ("security.current_signing_key", "b"),

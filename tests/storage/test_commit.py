@@ -373,3 +373,35 @@ async def test_a_gap_closes_however_soon_the_next_turn_comes(node: CommitterNode
     assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]
     assert await node.applied() == {commit.writer.writer_id: 3}
     assert not node.agreement.is_stale
+
+
+# ---- actions of server keys -----------------------------------------------------------------------------------------
+
+
+def by_key(user: UUID, **others: Any) -> SubmittedAction:
+    return claim(user, is_limited=False, signature="server-key:0123456789ab", **others)
+
+
+async def run_mixed(commit: Commit, *claims: SubmittedAction) -> list[Any]:
+    return [result(one) for one in (await run_in_asyncio(commit.run_aio, claims, has_unlimited=True)).outcomes]
+
+
+@pytest.mark.parametrize("is_redis_away", [False, True])
+async def test_limits_of_users_are_not_for_server_keys(node: CommitterNode, is_redis_away: bool) -> None:
+    """Neither by Redis nor by the log; and what a server key submitted uses up no slot and no cooldown of the user."""
+    (user,) = await make_users(node.stores, 1)
+    commit = node.committer(per_minute=2)
+    if is_redis_away:
+        node.redis.cut()
+    recorded = await run_mixed(commit, *(by_key(user, cooldown_ms=60_000) for _ in range(5)))
+    assert recorded == [None if is_redis_away else 1] * 5
+    mixed = await run_mixed(
+        commit,
+        *(by_key(user), claim(user, cooldown_ms=60_000), by_key(user), claim(user, cooldown_ms=60_000)),
+        *(by_key(user, points_or_refusal=BAD), by_key(user)),
+    )
+    rank = None if is_redis_away else 1
+    assert mixed == [rank, rank, rank, "cooldown", Code.INVALID_ACTION, rank]
+    assert await node.stores.fetchval("SELECT count(*) FROM action_logs") == 9
+    if not is_redis_away:
+        assert len(await node.slots(user)) == 1

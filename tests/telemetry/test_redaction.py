@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import scoreboard
 from scoreboard.security import device_cookies, refresh_tokens, signatures
+from scoreboard.security.server_keys import make_key
 from scoreboard.telemetry.redaction import MAX_TEXT_LENGTH, SECRET_FIELD, redact, redact_text
 
 NAMES = (
@@ -232,3 +233,13 @@ def test_a_repr_hides_secrets(kind: type[Any]) -> None:
             assert planted[name] not in repr(made)
             assert planted[name] not in str(made)
             assert planted[name] not in f"{[made]}"
+
+
+def test_a_server_key_keeps_its_id() -> None:
+    """So a line tells which key it is about, and not what the key is."""
+    key = make_key("0123456789ab", bytes(range(32)))
+    for text in (key, f"refused {key}!", f'["{key}"]', key[:40]):
+        shown = redact_text(text)
+        assert "sbk_0123456789ab_[redacted]" in shown
+        assert key[17:30] not in shown
+    assert key[17:30] not in redact_text(f"Authorization: Bearer {key}")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -13,17 +14,19 @@ import trio
 from scoreboard.app.accounts import AccountParts
 from scoreboard.app.outside import build_outside_log_ins
 from scoreboard.domain.action_rules import read_rules
-from scoreboard.domain.boards import Entry, Snapshot
+from scoreboard.domain.boards import LEADERBOARD, Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
 from scoreboard.drivers.https_client import HttpsClient
+from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.held_actions import HeldActions
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
@@ -31,12 +34,17 @@ from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.operations.submit_bulk import SubmitBulk
 from scoreboard.operations.transparency import TransparencyLog
+from scoreboard.runtime.breaker import Breaker
 from scoreboard.security.checkpoints import LogSigner
 from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
+from scoreboard.storage.board_refresh import BoardRefresh
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.storage.postgres.staff import role_of
+from scoreboard.storage.redis.projection import Projection
 from scoreboard.web.access_log import AccessLog
-from scoreboard.web.application import WebRoutes, build_application
+from scoreboard.web.application import AdminRoutes, WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
@@ -45,12 +53,18 @@ from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
+from scoreboard.web.routes.admin.log import AdminLogRoutes
+from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -63,6 +77,7 @@ from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
+from scoreboard.web.staff import Staff
 from tests.operations.people import Node, node
 from tests.storage.seeds import claim
 
@@ -94,6 +109,8 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
+    server_keys: ServerKeys | None = None
+    routes: tuple[Route, ...] = ()  # all that are served
     queue: Queue = field(default_factory=Queue)  # of bulk submissions; a test drains it
     cached_reads: int = 0  # how often `current_snapshot` returned a board
 
@@ -190,6 +207,19 @@ class UnusedTransport:
         return None
 
 
+def admin_routes(bearer: Bearer, stores: Stores, queue: Queue) -> AdminRoutes:
+    """The routes of /admin on these stores. No board is told: tests of operations do that."""
+    boards = BoardRefresh(stores, (Projection(stores.redis_direct, LEADERBOARD, lambda: None),), Breaker("redis"))
+    staff = Staff(bearer, partial(role_of, stores))
+    return AdminRoutes(
+        AdminUserRoutes(staff, stores, boards),
+        AdminCorrectionRoutes(staff, stores, boards),
+        AdminFlagRoutes(staff, stores),
+        AdminHeldRoutes(staff, stores, HeldActions(stores, queue, Bus(stores))),
+        AdminLogRoutes(staff, stores),
+    )
+
+
 @asynccontextmanager
 async def serve_web(
     database_url: str,
@@ -257,9 +287,11 @@ async def serve_web(
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
             audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
+            audit_page=AuditPage(branding),
             document=OpenApiRoutes(),
+            admin=admin_routes(bearer, people.stores, made.queue),
         )
-        routes = (*resources, *more_routes(bearer))
+        routes = made.routes = (*resources, *more_routes(bearer))
         asgi = Asgi(build_application(routes, resources.document, error_pages))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
@@ -297,6 +329,7 @@ async def serve_web(
 
         await nursery.start(monitor.run)
         await nursery.start(server_keys.watch)
+        made.server_keys = server_keys
 
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]

@@ -35,11 +35,37 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("GET", "/api/v1/users/me/export"),
             ("DELETE", "/api/v1/users/me/sessions"),
             ("DELETE", "/api/v1/users/me/sessions/{session}"),
+            ("GET", "/api/v1/users/me/held"),
+            ("POST", "/api/v1/actions/start"),
+            ("PUT", "/api/v1/actions/evidence/{sha256}"),
             ("POST", "/api/v1/scores/action"),
+            ("POST", "/api/v1/scores/actions"),
+            ("PUT", "/api/v1/server/users/{external_id}"),
+            ("POST", "/api/v1/server/sessions"),
             ("GET", "/api/v1/scores/leaderboard"),
             ("GET", "/api/v1/scores/stream"),
             ("GET", "/api/v1/scores/poll"),
             ("GET", "/.well-known/jwks.json"),
+            ("POST", "/api/v1/actions/start"),
+            ("PUT", "/api/v1/actions/evidence/{sha256}"),
+            ("GET", "/api/v1/users/me/held"),
+            ("POST", "/api/v1/scores/actions"),
+            ("PUT", "/api/v1/server/users/{external_id}"),
+            ("POST", "/api/v1/server/sessions"),
+            ("GET", "/api/v1/admin/users"),
+            ("GET", "/api/v1/admin/users/{user}"),
+            ("POST", "/api/v1/admin/users/{user}/ban"),
+            ("DELETE", "/api/v1/admin/users/{user}/ban"),
+            ("POST", "/api/v1/admin/users/{user}/notes"),
+            ("PUT", "/api/v1/admin/users/{user}/role"),
+            ("POST", "/api/v1/admin/users/{user}/actions/{action}/reverse"),
+            ("DELETE", "/api/v1/admin/users/{user}/actions/{action}/reverse"),
+            ("GET", "/api/v1/admin/flags"),
+            ("POST", "/api/v1/admin/flags/{flag}"),
+            ("GET", "/api/v1/admin/held"),
+            ("POST", "/api/v1/admin/held/{held}"),
+            ("GET", "/api/v1/admin/held/{held}/evidence"),
+            ("GET", "/api/v1/admin/log"),
             ("GET", "/api/v1/audit/checkpoint"),
             ("GET", "/api/v1/audit/key"),
             ("GET", "/api/v1/audit/proof"),
@@ -55,7 +81,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
                 for operation in methods.values()
             )
         submit = document["paths"]["/api/v1/scores/action"]["post"]
-        assert set(submit["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
+        assert set(submit["responses"]) == {"200", "202", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
         assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
         assert submit["security"] == [{"bearer": []}]
         assert {parameter["name"] for parameter in submit["parameters"]} == {"x-action-signature"}

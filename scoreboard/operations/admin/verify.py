@@ -15,7 +15,7 @@ from scoreboard.domain.boards import Board
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.drivers.stores import Stores
 from scoreboard.security.checkpoints import VerifierKey, open_checkpoint
-from scoreboard.storage.consistency import compare_stores_aio
+from scoreboard.storage.consistency import CORRECTIONS_SQL, compare_stores_aio
 from scoreboard.storage.log_audit import LogCounts, log_differences_aio
 
 COMPARISONS = 4  # a board is repaired within three seconds, so a temporary difference is gone after these
@@ -34,6 +34,13 @@ async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int
         again, users = await run_in_asyncio(compare_stores_aio, stores, board)
         found = {about: what for about, what in again.items() if about in found}
     return found, users
+
+
+async def corrections(stores: Stores) -> tuple[int, int]:
+    """How many users are banned now, and how many actions are reversed: what the comparison has left out. Raises
+    StorageUnavailable. Cancelling is safe."""
+    (row,) = await stores.fetch(CORRECTIONS_SQL)
+    return row["banned"], row["reversed"]
 
 
 async def log_differences(stores: Stores, keys: Sequence[VerifierKey]) -> tuple[dict[str, str], LogCounts]:

@@ -73,5 +73,6 @@ async def _lift_aio(conn: asyncpg.Connection, user: UUID, actor: UUID) -> int | 
             return NEVER_BANNED
         return await decided_aio(conn, "The ban was lifted already,", row["lifted_by"], row["lifted_at"])
     await conn.execute(SET_BAN_SQL, user, Ban.NONE)
-    await audit_events.add_aio(conn, [AuditEvent(AuditKind.BAN_LIFTED, str(actor), user, {"ban": ban})])
+    details = {"ban": ban, "shadow": subject.ban is Ban.SHADOW}
+    await audit_events.add_aio(conn, [AuditEvent(AuditKind.BAN_LIFTED, str(actor), user, details)])
     return int(ban or 0)

@@ -21,6 +21,7 @@ import asyncpg
 
 from scoreboard.domain.actions import invalid
 from scoreboard.domain.audit import AuditEvent, AuditKind
+from scoreboard.domain.bans import Ban, banned
 from scoreboard.domain.conditions import Conditions, HeldStatus
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import (
@@ -36,7 +37,11 @@ from scoreboard.storage.postgres import audit_events
 
 MAX_HELD_ACTIONS = 100  # of a user that wait at a time; more: 429
 
-LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+# A ban waits for this lock too: whoever may not act now neither uses a start nor is held or approved.
+LOCK_SQL = """
+SELECT id, ban, CASE WHEN ban = 2 THEN
+    (SELECT reason FROM bans b WHERE b.user_id = users.id AND lifted_at IS NULL AND is_reason_shown) END AS ban_reason
+FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE OF users"""
 
 # What is known of each action (user, type, action id) of the batch. `points` and `count`: what its user has of its type
 # today, with what waits; $4: whether anybody asks.
@@ -210,10 +215,13 @@ async def decide_aio(
     places = [place for place, action in enumerate(actions) if action.conditions and outcomes[place] is None]
     if not places:
         return outcomes
-    present = {row["id"] for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
+    users = {row["id"]: row for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
     for place in places:
-        if actions[place].user not in present:
+        user = users.get(actions[place].user)
+        if user is None:
             outcomes[place] = USER_DELETED
+        elif user["ban"] == Ban.FULL:
+            outcomes[place] = banned(user["ban_reason"])
     places = [place for place in places if outcomes[place] is None]
     decisions = _Decisions(await _read_aio(conn, actions, places))
     for place in places:

@@ -11,11 +11,9 @@ from uuid import UUID
 
 import asyncpg
 
-from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
 from scoreboard.storage.postgres.credentials import END_SESSIONS, REMOVE
-from scoreboard.storage.postgres.users import DELETE_SQL, NO_TIMEOUTS
+from scoreboard.storage.postgres.users import ERASE_SQL, NO_TIMEOUTS
 
 
 async def erase(stores: Stores, user: UUID) -> list[UUID] | None:
@@ -30,7 +28,4 @@ async def _erase_aio(conn: asyncpg.Connection, user: UUID) -> list[UUID] | None:
         await conn.execute(NO_TIMEOUTS)
         await conn.execute(REMOVE, user)
         ended = [row["id"] for row in await conn.fetch(END_SESSIONS, user, None)]
-        if await conn.fetchval(DELETE_SQL, user) is None:
-            return None
-        await audit_events.add_aio(conn, [AuditEvent(AuditKind.USER_ERASED, str(user), user)])
-        return ended
+        return ended if await conn.fetchval(ERASE_SQL, user, str(user)) else None

@@ -11,7 +11,7 @@ from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import USER_DELETED, too_much_evidence
 from scoreboard.drivers.stores import Stores
 
-MAX_BYTES_A_DAY = 8 * 1024 * 1024  # of a user and day (UTC); more: 429
+MAX_BYTES_A_DAY = 8_388_608  # of a user and day (UTC); more: 429
 UNNAMED_RETENTION_DAYS = 2  # of a blob that no action names: longer than the day that the bound above is about
 
 LOCK_SQL = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"

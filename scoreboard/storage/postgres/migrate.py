@@ -16,6 +16,7 @@ from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondit
 from scoreboard.drivers.bridge import asyncio_loop, postgres_errors, run_in_asyncio
 from scoreboard.drivers.deadline import bounded_aio, ended_connection
 from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.storage.postgres import roles
 
 # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 OLDEST_POSTGRES = 170_000
@@ -41,6 +42,11 @@ SELECT coalesce((SELECT setconfig FROM pg_db_role_setting
                  WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
                  AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')"""
 
+# Read from the catalog's rows: `to_regclass` would use the session's cache, which may lack what another node has made.
+_IS_NEW_SQL = """
+SELECT NOT EXISTS (
+    SELECT FROM pg_class WHERE relname = 'schema_migrations' AND relnamespace = current_schema()::regnamespace
+)"""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     name       TEXT PRIMARY KEY,
@@ -79,14 +85,17 @@ def outstanding(known: Iterable[Migration], applied: dict[str, str]) -> list[Mig
     return todo
 
 
-async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
+async def migrate(postgres_url: str, *, pgbouncer: bool = False, app_role: str = "") -> list[str]:
     """Applies outstanding migrations. Returns the names of those applied now. Needs no open stores.
+
+    `app_role`: the role that gets the rights of the app (storage.postgres.roles), when the URL's own role is another
+    one; "": the URL's role is the app's.
 
     Raises StartError when PostgreSQL is too old, when a newer version has migrated the database, or when an applied
     file was edited. Raises StorageUnavailable when PostgreSQL can't be reached. Cancelling rolls back the current file.
     """
     async with asyncio_loop():
-        return await run_in_asyncio(_migrate_aio, PostgresConnector(postgres_url, pgbouncer))
+        return await run_in_asyncio(_migrate_aio, PostgresConnector(postgres_url, pgbouncer), app_role)
 
 
 async def is_migrated_aio(conn: asyncpg.Connection) -> bool:
@@ -97,17 +106,17 @@ async def is_migrated_aio(conn: asyncpg.Connection) -> bool:
     return not outstanding(migrations(), await _read_applied_aio(conn))
 
 
-async def _migrate_aio(postgres: PostgresConnector) -> list[str]:
+async def _migrate_aio(postgres: PostgresConnector, app_role: str) -> list[str]:
     conn = await postgres.connect_aio()
     try:
         with postgres_errors():
             await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _refuse_old_aio(conn))
             await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _refuse_newer_schema_aio(conn))
-            if await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _is_current_aio(conn)):
+            if await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _is_current_aio(conn, app_role)):
                 return []
             done = []
             with ended_connection(conn):
-                while name := await _apply_next_aio(conn):
+                while name := await _apply_next_aio(conn, app_role):
                     done.append(name)
             return done
     finally:
@@ -132,18 +141,26 @@ async def _refuse_newer_schema_aio(conn: asyncpg.Connection) -> None:
         )
 
 
-async def _apply_next_aio(conn: asyncpg.Connection) -> str | None:
+async def _apply_next_aio(conn: asyncpg.Connection, app_role: str) -> str | None:
     """Applies the next file under the lock, and returns its name. None: all files are applied; then it sets the role's
-    time-outs."""
+    time-outs, and the rights of the app's role."""
     async with conn.transaction():
         for setting, value in MIGRATION_SETTINGS.items():
             await conn.execute(f"SET LOCAL {setting} = '{value}'")
         await conn.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK_KEY)
-        await conn.execute(_TABLE)
-        todo = outstanding(migrations(), await _read_applied_aio(conn))
+        is_new = await conn.fetchval(_IS_NEW_SQL)
+        todo = migrations() if is_new else outstanding(migrations(), await _read_applied_aio(conn))
         if not todo:
             await _give_timeouts_aio(conn)
+            for statement in await roles.missing_aio(conn, app_role) if app_role else ():
+                await conn.execute(statement)
             return None
+        if not await conn.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+            raise StartError(
+                f"the database has to be migrated first ({todo[0].name} is missing), which this role may not do: "
+                "run `scoreboard migrate` with postgres.migrate_url"
+            )
+        await conn.execute(_TABLE)
         await conn.execute(todo[0].sql)
         await conn.execute("INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", todo[0].name, todo[0].sha256)
         return todo[0].name
@@ -154,9 +171,11 @@ async def _read_applied_aio(conn: asyncpg.Connection) -> dict[str, str]:
     return {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
 
 
-async def _is_current_aio(conn: asyncpg.Connection) -> bool:
+async def _is_current_aio(conn: asyncpg.Connection, app_role: str) -> bool:
     """Whether there is nothing to do. Locks and writes nothing."""
-    return await is_migrated_aio(conn) and await _has_timeouts_aio(conn)
+    if not (await is_migrated_aio(conn) and await _has_timeouts_aio(conn)):
+        return False
+    return not app_role or not await roles.missing_aio(conn, app_role)
 
 
 async def _has_timeouts_aio(conn: asyncpg.Connection) -> bool:

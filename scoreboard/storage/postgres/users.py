@@ -17,11 +17,9 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from scoreboard.domain import email_addresses, names
-from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
 # Names of one user that are reserved after a rename. At this number the user can't give up another one.
@@ -170,7 +168,7 @@ NO_TIMEOUTS = (
     "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
     "SET LOCAL idle_in_transaction_session_timeout = 0"
 )
-DELETE_SQL = "DELETE FROM users WHERE id = $1 RETURNING id"
+ERASE_SQL = "SELECT erase_user($1, $2)"  # migration 0017; the event is added in the same transaction
 
 _PAGE = """
 SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
@@ -384,10 +382,7 @@ async def delete(stores: Stores, user: UUID, actor: str) -> bool:
 async def _delete_aio(conn: asyncpg.Connection, user: UUID, actor: str) -> bool:
     async with conn.transaction():
         await conn.execute(NO_TIMEOUTS)
-        if await conn.fetchval(DELETE_SQL, user) is None:
-            return False
-        await audit_events.add_aio(conn, [AuditEvent(AuditKind.USER_ERASED, actor, user)])
-        return True
+        return bool(await conn.fetchval(ERASE_SQL, user, actor))
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:

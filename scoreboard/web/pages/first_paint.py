@@ -35,13 +35,19 @@ class Shown(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PageAction:
-    """A button: `points` is text as people read it ("10–50"), `cooldown` is in seconds, `metadata` is sent as it is."""
+    """A button: `points` is text as people read it ("10–50"), `cooldown` is in seconds, `metadata` is sent as it is.
+
+    `started`: seconds from a start to the action, "" for a type without starts. `proof`: "evidence" or "held" for an
+    action that waits for a decision, with evidence or without, else "".
+    """
 
     name: str
     title: str
     points: str
     cooldown: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    started: str = ""
+    proof: str = ""
 
 
 def initials(username: str) -> str:
@@ -115,6 +121,8 @@ def render_context(
                 "points": f"+{action.points}",
                 "cooldown": action.cooldown,
                 "metadata": json.dumps(dict(action.metadata)),
+                "started": action.started,
+                "proof": action.proof,
             }
             for action in actions
         ],

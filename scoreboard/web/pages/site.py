@@ -87,6 +87,8 @@ def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageActi
         "" if isinstance(points, Refusal) else str(points),
         rule.cooldown if cooldowns else 0,
         metadata,
+        started=f"{rule.started.minimum:g}" if rule.started else "",
+        proof="evidence" if rule.evidence else "held" if rule.hold else "",
     )
 
 

@@ -17,11 +17,7 @@ from scoreboard.domain.paths import (
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.transparency import TransparencyLog
-from scoreboard.web.authorization import Bearer
-from scoreboard.web.problems import problem
-from scoreboard.web.responses import success
-from scoreboard.web.route import Route
-from scoreboard.web.schemas import (
+from scoreboard.web.audit_schemas import (
     AuditProof,
     AuditProofAnswer,
     CheckpointText,
@@ -33,6 +29,10 @@ from scoreboard.web.schemas import (
     SizesQuery,
     VerifierKeyText,
 )
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.problems import problem
+from scoreboard.web.responses import success
+from scoreboard.web.route import Route
 
 # Monitors and pages of other sites read these; nothing in them depends on who asks.
 _OPEN = b"cache-control: no-store\r\naccess-control-allow-origin: *\r\n"

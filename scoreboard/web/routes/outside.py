@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
+import structlog
 from msgspec import Meta
 
-from scoreboard.domain.errors import NOT_FOUND, ORIGIN_NOT_ALLOWED, Refusal
+from scoreboard.domain.errors import NOT_FOUND, ORIGIN_NOT_ALLOWED, Refusal, StorageUnavailable
 from scoreboard.domain.paths import (
     CALLBACK_SUFFIX,
     EXCHANGE_PATH,
@@ -36,7 +37,7 @@ from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
 from scoreboard.security.outside_tokens import MAX_TOKEN_CHARACTERS
 from scoreboard.web import json_body
-from scoreboard.web.client_address import Addresses
+from scoreboard.web.client_address import Addresses, agent_of
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.route import Route
@@ -50,6 +51,8 @@ USER_COOKIE_SECONDS = 60  # until the page is loaded
 
 _NAME = re.compile(rf"{re.escape(OIDC_PREFIX)}([a-z][a-z0-9-]*)(?:{re.escape(CALLBACK_SUFFIX)})?".encode()).fullmatch
 _COOKIE = re.compile(rf"(?:^|;)[ \t]*((?:{HOST_PREFIX})?{ATTEMPT_COOKIE})=\"?([A-Za-z0-9_-]+)".encode()).finditer
+
+log = structlog.get_logger()
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,7 +115,7 @@ class OutsideRoutes:
         body = json_body.read(request, _exchange)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        outcome = await self._log_ins.exchange(body.token, Client(self._addresses.client(request)))
+        outcome = await self._log_ins.exchange(body.token, self._client(request))
         return self._auth.log_in_answer(request, outcome)
 
     async def begin(self, request: Request) -> Response:
@@ -130,8 +133,14 @@ class OutsideRoutes:
         issuer = self._issuer(request)
         if issuer is None:
             return problem(NOT_FOUND, request.request_id)
-        client = Client(self._addresses.client(request))
-        outcome = await self._log_ins.finish(issuer, read_answer(request.query), self._read_cookie(request), client)
+        outcome: LoggedIn | LogInFault
+        try:
+            outcome = await self._log_ins.finish(
+                issuer, read_answer(request.query), self._read_cookie(request), self._client(request)
+            )
+        except StorageUnavailable as exc:  # a person sees a page; programs do not come here
+            log.info("request_unserved", request_id=request.request_id.decode(), store=exc.store, why=exc.why)
+            outcome = LogInFault.OUTAGE
         # An answer to another attempt leaves this one as it is: it may be under way in another window.
         cleared = b"" if outcome is LogInFault.EXPIRED else self._cookie(request, "", 0)
         if isinstance(outcome, LogInFault):
@@ -145,6 +154,9 @@ class OutsideRoutes:
         stated = (parse_query(request.query) or {}).get("reason", [""])[0]
         fault = LogInFault(stated) if stated in set(LogInFault) else LogInFault.REFUSED
         return problem(FAULT_REFUSALS[fault], request.request_id)
+
+    def _client(self, request: Request) -> Client:
+        return Client(self._addresses.client(request), (), agent_of(request))
 
     def _issuer(self, request: Request) -> OutsideIssuer | None:
         found = _NAME(request.path)

@@ -29,14 +29,8 @@ from scoreboard.web.problems import problem
 from scoreboard.web.responses import success
 from scoreboard.web.route import Route
 from scoreboard.web.routes.scores import DUPLICATE, ID_REUSED, count_outcomes, held, outcome_kind, scored
-from scoreboard.web.schemas import (
-    BulkAnswer,
-    BulkOutcome,
-    BulkOutcomes,
-    LoggedInAnswer,
-    ServerUser,
-    ServerUserAnswer,
-)
+from scoreboard.web.schemas import LoggedInAnswer
+from scoreboard.web.server_schemas import BulkAnswer, BulkOutcome, BulkOutcomes, ServerUser, ServerUserAnswer
 
 
 class ServerUserBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

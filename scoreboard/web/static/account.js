@@ -196,9 +196,13 @@ export class Account extends EventTarget {
     throw new Refused({ status: 401, json: { code: 'UNAUTHORIZED', detail: 'Nobody is logged in.' } });
   };
 
-  /** Submits an action of this user. @param {string} actionType @param {object} [metadata] */
-  submitAction(actionType, metadata) {
-    return submit({ url: this.url, actionType, metadata, credentials: this.credentials }, this.#ask);
+  /**
+   * Submits an action of this user.
+   * @template {import('./scoreboard.js').Scored | import('./scoreboard.js').Held} [R=import('./scoreboard.js').Scored]
+   * @param {string} actionType @param {object} [metadata] @param {object} [proof] @returns {Promise<R>}
+   */
+  submitAction(actionType, metadata, proof) {
+    return submit({ url: this.url, actionType, metadata, ...proof, credentials: this.credentials }, this.#ask);
   }
 
   /** Takes over the session that an answer brings. @param {string} path @param {object} fields */
@@ -301,13 +305,15 @@ export class Account extends EventTarget {
   }
 }
 
+const FIELDS = { login: ['username', 'password'], register: ['username', 'email', 'password'], exchange: ['token'] };
+
 /**
  * Logs in or registers.
- * @param {'login' | 'register'} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
+ * @param {keyof typeof FIELDS} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
  */
 export async function begin(path, who, ask) {
   const { url, ...fields } = who ?? {};
-  for (const name of path === 'login' ? ['username', 'password'] : ['username', 'email', 'password'])
+  for (const name of FIELDS[path])
     if (typeof fields[name] !== 'string' || !fields[name]) throw new TypeError(`${path}: ${name} is missing`);
   const account = new Account(ask, url);
   await account.enter(path, fields);

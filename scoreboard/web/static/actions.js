@@ -1,7 +1,7 @@
 /**
  * One user's actions: signed, submitted, submitted again while nobody answers. Loaded by scoreboard.js, which hands in
  * `ask`.
- * @import { Action, Credentials, Scored } from './scoreboard.js'
+ * @import { Action, Answer, Credentials, Started } from './scoreboard.js'
  */
 const MAX_ATTEMPTS = 4; // of one action, about 8 s; its timestamp is good for 5 min
 const BACKOFF = 600; // ms; limit of the first wait, doubled each time, with full jitter
@@ -60,31 +60,78 @@ async function credentialsOf(action, renew = false) {
   return made;
 }
 
+/** SHA-256 in hexadecimal digits. @param {Uint8Array<ArrayBuffer>} bytes */
+async function digest(bytes) {
+  if (crypto.subtle) return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
+  return hex((await import('./sha256.js')).sha256(bytes)); // plain http
+}
+
 /**
- * Submits one action, once: while nobody answers or nothing can be recorded, the same body goes out again.
- * Resolves to the specification's `data`, also when an earlier try had gone through; rejects with Refused.
- * @param {Action} action @param {typeof import('./scoreboard.js').ask} ask @returns {Promise<Scored>}
+ * Sends a request of the user until it has an answer. `send` is called with the credentials of each attempt.
+ * Resolves to the answer that `isDone` accepts; rejects with Refused.
+ * @param {Action} action @param {(made: Credentials) => Promise<Answer>} send
+ * @param {(answer: Answer) => boolean} isDone @param {Credentials} made
  */
-export async function submit(action, ask) {
-  const { actionType, metadata = {}, session, url = session?.url } = action ?? {};
-  requirePart(actionType, 'actionType');
-  requirePart(typeof metadata === 'object' && metadata, 'metadata', 'is no object');
-  let { token, secret, keyVersion, userId, skew = 0 } = await credentialsOf(action);
-  const timestamp = new Date(Date.now() + skew).toISOString();
-  // randomUUID is missing on plain http.
-  const actionId = crypto.randomUUID?.() ?? hex(crypto.getRandomValues(new Uint8Array(16)));
-  const body = JSON.stringify({ actionId, actionType, timestamp, metadata, userId });
-  for (let attempt = 1, renewed = !(session || action.credentials); ; attempt++) {
-    const headers = { 'X-Action-Signature': await signAction(body, secret, keyVersion) };
-    const answer = await ask('scores/action', { url, body, token, headers });
-    const { status, json, header, wait } = answer;
-    if (json?.data && (status === 200 || header('Idempotency-Replayed') === 'true')) return json.data;
+async function persist(action, made, send, isDone) {
+  for (let attempt = 1, renewed = !(action.session || action.credentials); ; attempt++) {
+    const answer = await send(made);
+    const { status, json, wait } = answer;
+    if (isDone(answer)) return answer;
     if (!renewed && (status === 401 || json?.code === 'INVALID_SIGNATURE')) {
       renewed = true; // an expired token, a rotated key
-      ({ token, secret, keyVersion } = await credentialsOf(action, true));
+      made = await credentialsOf(action, true);
     } else if (attempt < MAX_ATTEMPTS && [0, 200, 502, 503, 504].includes(status)) {
       const pause = wait + 300 + Math.random() * BACKOFF * 2 ** attempt;
       await new Promise((done) => setTimeout(done, pause));
     } else throw new Refused(answer);
   }
+}
+
+/**
+ * Submits one action, once: while nobody answers or nothing can be recorded, the same body goes out again.
+ * Resolves to the specification's `data`, also when an earlier try had gone through, or to the action that waits for a
+ * decision; rejects with Refused. Evidence is uploaded before.
+ * @param {Action} action @param {typeof import('./scoreboard.js').ask} ask
+ * @returns {Promise<any>} Scored or Held
+ */
+export async function submit(action, ask) {
+  const { actionType, metadata = {}, session, url = session?.url, startId, evidence: blob } = action ?? {};
+  requirePart(actionType, 'actionType');
+  requirePart(typeof metadata === 'object' && metadata, 'metadata', 'is no object');
+  const made = await credentialsOf(action);
+  const { userId, skew = 0 } = made;
+  const timestamp = new Date(Date.now() + skew).toISOString();
+  // randomUUID is missing on plain http.
+  const actionId = crypto.randomUUID?.() ?? hex(crypto.getRandomValues(new Uint8Array(16)));
+  const evidence = blob && { sha256: await digest(blob), size: blob.length };
+  if (evidence) {
+    const path = 'actions/evidence/' + evidence.sha256;
+    const upload = ({ token = '' }) => ask(path, { url, method: 'PUT', body: blob, token });
+    await persist(action, made, upload, ({ status }) => status === 204);
+  }
+  const body = JSON.stringify({ actionId, actionType, timestamp, metadata, userId, startId, evidence });
+  const { json } = await persist(
+    action,
+    made,
+    async ({ token, secret, keyVersion }) => {
+      const headers = { 'X-Action-Signature': await signAction(body, secret, keyVersion) };
+      return ask('scores/action', { url, body, token, headers });
+    },
+    ({ status, json, header }) =>
+      json?.data && (status === 200 || status === 202 || header('Idempotency-Replayed') === 'true'),
+  );
+  return json.data;
+}
+
+/**
+ * Begins an action of a type that needs a start; rejects with Refused.
+ * @param {Action} action @param {typeof import('./scoreboard.js').ask} ask @returns {Promise<Started>}
+ */
+export async function start(action, ask) {
+  const { actionType, session, url = session?.url } = action ?? {};
+  requirePart(actionType, 'actionType');
+  const body = JSON.stringify({ actionType });
+  const send = ({ token = '' }) => ask('actions/start', { url, body, token });
+  const { json } = await persist(action, await credentialsOf(action), send, ({ status }) => status === 201);
+  return json.data;
 }

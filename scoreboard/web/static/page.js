@@ -4,7 +4,7 @@ import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
 import { count, digits, offerWhole, paintFace } from './drawing.js';
 import { setUpGuest } from './guest.js';
-import { ask, connect, submitAction } from './scoreboard.js';
+import { ask, connect, startAction, submitAction } from './scoreboard.js';
 import { setUpSessions } from './sessions.js';
 import { aheadWords, Sparkline } from './standing.js';
 import { drawState, seconds, write } from './words.js';
@@ -30,6 +30,7 @@ const { perMinute, updated } = document.body.dataset;
 // The best as last asked for, while the user is not among the shown.
 /** @type {import('./scoreboard.js').Entry[]} */ let ladder = [];
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let rankTimer;
+let waiting = 0; // own actions that wait for a decision
 let announcedScore = 0; // an action's score is announced once
 let changed = updated ?? ''; // time of the last change
 let shownUser = ''; // the id of the user whose numbers `mine` are
@@ -63,6 +64,7 @@ function refusalWords({ code, layer, status, errors, message }, title) {
   const limits = {
     user: `You have used your ${perMinute} actions this minute.`,
     cooldown: `“${title}” needs a pause.`,
+    daily: `You have had all of “${title}” for today.`,
     login: 'Too many attempts to log in.',
     ip: 'Too many requests from your network.',
   };
@@ -151,6 +153,7 @@ function tick() {
   if (note.until && !seconds(note.until)) note = { words: '', until: 0 };
   let hint = '';
   if (mine && !mine.rank && mine.score) hint = 'Your rank is being counted.';
+  else if (waiting) hint = waiting === 1 ? 'One action waits for a decision.' : `${waiting} actions wait for a decision.`;
   else if (mine && !mine.rank && buttons.length) hint = 'One action puts you on the board.';
   write($('note'), note.words + nextIn(note.until) || hint);
 
@@ -173,7 +176,14 @@ live.addEventListener('board', (/** @type {any} */ { detail }) => {
   if (placed && !board.shown.has(me)) refreshRank(); // fallen out: only the server knows how far
   tick();
 });
-live.addEventListener('personal', (/** @type {any} */ { detail }) => showScore(detail));
+live.addEventListener('personal', (/** @type {any} */ { detail }) => {
+  showScore(detail);
+  if (waiting) countWaiting(); // it may be an approval
+});
+live.addEventListener('rejected', (/** @type {any} */ { detail }) => {
+  announce(`“${titleOf(detail.actionType)}” was not accepted: ${detail.reason}`);
+  countWaiting();
+});
 
 /**
  * Shows the user's score. An own action comes twice, by its answer and by the live event; it is announced once.
@@ -187,7 +197,7 @@ function showScore({ score, rank, points = 0 }) {
   if (news) refreshRank();
   if (!points || announcedScore === score) return;
   announcedScore = score;
-  announce(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
+  announce(`${points > 0 ? '+' : ''}${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
 }
 
 // ---- the actions --------------------------------------------------------------------------------------------------
@@ -216,21 +226,61 @@ function restoreCooldowns() {
   }
 }
 
+/** What the button of an action says. */
+const titleOf = (action = '') =>
+  buttons.find(({ dataset }) => dataset.action === action)?.children[1].textContent ?? action;
+
+/** Counts the user's actions that wait for a decision, if the page has such actions. */
+async function countWaiting() {
+  const { user } = account;
+  waiting = 0;
+  if (user && buttons.some(({ dataset }) => dataset.proof)) {
+    const token = await account.token().catch(() => null);
+    const { json } = await ask('users/me/held?limit=100', { token: token ?? '' });
+    if (account.user !== user) return;
+    const held = json?.data?.held ?? [];
+    waiting = held.filter((/** @type {{status: string}} */ { status }) => status === 'held').length;
+  }
+  tick();
+}
+
+/** Begins a button's action: pressed again, after the time that it takes at least, the button submits it.
+ * @param {HTMLButtonElement} button @param {import('./scoreboard.js').Action} action */
+async function begin(button, action) {
+  const { startId } = await startAction(action);
+  button.dataset.start = startId;
+  startCooldown(button, Number(button.dataset.started) * 1000);
+  announce(`“${titleOf(action.actionType)}” has begun. Press again when it is done.`);
+}
+
 /** Submits a button's action. @param {HTMLButtonElement} button */
 async function submit(button) {
   if (button.ariaDisabled || button.ariaBusy) return;
   button.ariaBusy = 'true';
   const slow = setTimeout(() => announce('No answer yet. Trying again …'), 1500);
-  const { action: actionType = '', metadata = '{}', cooldown } = button.dataset;
+  const { action: actionType = '', metadata = '{}', cooldown, started, start: startId, proof } = button.dataset;
   try {
     const credentials = (/** @type {boolean} */ renew) => account.credentials(renew);
-    const submitted = submitAction({ actionType, metadata: JSON.parse(metadata), credentials });
-    const { newScore, newRank, pointsAwarded } = await submitted;
+    const action = { actionType, metadata: JSON.parse(metadata), credentials, startId };
+    if (started && !startId) await begin(button, action);
+    else {
+      // A game would send its replay.
+      const replay = new TextEncoder().encode(`${actionType} ${new Date().toISOString()}`);
+      /** @type {import('./scoreboard.js').Scored | import('./scoreboard.js').Held} */
+      const outcome = await submitAction(proof === 'evidence' ? { ...action, evidence: replay } : action);
+      startCooldown(button, Number(cooldown) * 1000);
+      if ('status' in outcome) {
+        announce(`“${titleOf(actionType)}” waits for a decision.`);
+        countWaiting();
+      } else showScore({ score: outcome.newScore, rank: outcome.newRank, points: outcome.pointsAwarded });
+      delete button.dataset.start;
+    }
     clearTimeout(slow);
-    startCooldown(button, Number(cooldown) * 1000);
-    showScore({ score: newScore, rank: newRank, points: pointsAwarded });
   } catch (error) {
     clearTimeout(slow);
+    // A start that can't be used any more; one that is too young can.
+    const [fault] = /** @type {Refused} */ (error).errors ?? [];
+    if (fault?.field === 'startId' && !fault.message.endsWith('ago')) delete button.dataset.start;
     const refused = /** @type {Refused} */ (error);
     const { code, layer, wait } = refused;
     const resting = layer === 'cooldown' ? [button] : buttons;
@@ -347,6 +397,7 @@ account.addEventListener('change', async () => {
     write($('gained'), '');
   }
   if (shownUser !== id) restoreCooldowns();
+  if (shownUser !== id) countWaiting();
   shownUser = id;
   if (other) {
     announce('');

@@ -68,6 +68,7 @@ export interface LiveEvents {
   board: CustomEvent<Board>;
   state: CustomEvent<State>;
   personal: CustomEvent<Personal>;
+  rejected: CustomEvent<Rejected>;
   viewers: CustomEvent<{ count: number }>;
 }
 
@@ -120,6 +121,10 @@ export interface Action {
   url?: string;
   actionType: string;
   metadata?: object;
+  /** Of a type that needs a start: what `startAction` gave. */
+  startId?: string;
+  /** Of a type that needs evidence: it is uploaded first. At most 256 KiB. */
+  evidence?: Uint8Array<ArrayBuffer>;
   /** Who acts: a session, or a function that gives credentials, or `token` and `actionSecret` as log-in gave them. */
   session?: Session;
   credentials?: (renew: boolean) => Promise<Credentials> | Credentials;
@@ -127,6 +132,30 @@ export interface Action {
   actionSecret?: string;
   actionKeyVersion?: number;
   userId?: string;
+}
+
+/** An action that waited for a decision and was refused. */
+export interface Rejected {
+  actionId: string;
+  actionType: string;
+  reason: string;
+}
+
+/** An action that waits for a decision. A `personal` or a `rejected` event follows. */
+export interface Held {
+  actionId: string;
+  actionType: string;
+  status: 'held' | 'approved' | 'refused';
+  points: number;
+  heldAt: string;
+  expiresAt: string;
+  reason: string | null;
+}
+
+/** The action that names `startId` counts once, and until `expiresAt`. */
+export interface Started {
+  startId: string;
+  expiresAt: string;
 }
 
 export interface Scored {
@@ -147,13 +176,19 @@ export interface Refused extends Error {
   /** Milliseconds until it may be tried again; 0: not said. */
   wait: number;
   code: string;
-  /** Of RATE_LIMITED: ip, login, user or cooldown. */
+  /** Of RATE_LIMITED: ip, login, user, cooldown or daily. */
   layer: string;
   errors: { field: string; message: string }[];
 }
 
-/** Submits one action, once, however often it has to be sent. */
-export function submitAction(action: Action): Promise<Scored>;
+/**
+ * Submits one action, once, however often it has to be sent. Of a type that waits for a decision:
+ * `submitAction<Held>`, or `<Scored | Held>` where both are possible.
+ */
+export function submitAction<Result extends Scored | Held = Scored>(action: Action): Promise<Result>;
+
+/** Begins an action of a type that needs a start. */
+export function startAction(action: Action): Promise<Started>;
 
 export interface Login {
   url?: string;
@@ -186,6 +221,12 @@ export interface Registration {
   avatarUrl?: string | null;
 }
 
+export interface Exchange {
+  url?: string;
+  /** Of an issuer that the server's settings name: an ID token, or an access token that is a JWT. */
+  token: string;
+}
+
 /**
  * Somebody who is logged in. `logout`, here or in another tab, ends it for good.
  * Event: `change`, when another user, or nobody, is logged in.
@@ -199,7 +240,11 @@ export interface Session extends EventTarget {
   token: (renew?: boolean) => Promise<string | null>;
   /** For `submitAction`. */
   credentials: (renew?: boolean) => Promise<Credentials>;
-  submitAction(actionType: string, metadata?: object): Promise<Scored>;
+  submitAction<Result extends Scored | Held = Scored>(
+    actionType: string,
+    metadata?: object,
+    proof?: { startId?: string; evidence?: Uint8Array<ArrayBuffer> },
+  ): Promise<Result>;
   /** The key of the guest who plays here; outside of a browser keep it. Empty: no guest. */
   readonly deviceKey: string;
   /** Makes an account of a guest: score, rank and history stay, the device key is worth nothing any more. */
@@ -211,6 +256,8 @@ export function login(who: Login): Promise<Session>;
 export function register(who: Registration): Promise<Session>;
 /** Plays without an account, where the server has guests. */
 export function guest(who?: Guest): Promise<Session>;
+/** Logs in with a token of another issuer. The account is made at first sight. */
+export function exchange(who: Exchange): Promise<Session>;
 /** The session that this browser has from before; null: nobody is logged in. */
 export function resume(options?: { url?: string }): Promise<Session | null>;
 export function logout(session: Session): Promise<void>;
@@ -252,7 +299,14 @@ export interface Answer {
 /** One request to the API; never rejects for what the network does. */
 export function ask(
   path?: string,
-  options?: { url?: string; method?: string; body?: string; token?: string; headers?: object; signal?: AbortSignal },
+  options?: {
+    url?: string;
+    method?: string;
+    body?: string | Uint8Array<ArrayBuffer>;
+    token?: string;
+    headers?: object;
+    signal?: AbortSignal;
+  },
 ): Promise<Answer>;
 
 /** One connection, as a transport sees it. */

@@ -1,7 +1,7 @@
 /**
  * The client, for pages, workers and node: a live board over whatever gets through, log-in, signed actions.
  *
- *   const live = connect({ url, token });   // events: board, personal, viewers, state
+ *   const live = connect({ url, token });   // events: board, personal, rejected, viewers, state
  *   live.addEventListener('board', ({ detail }) => draw(detail.leaderboard));
  *
  * Loaded when needed: fallback.js (other transports), account.js, actions.js, element.js (<live-scoreboard>).
@@ -43,9 +43,9 @@ function serverOrigin(url = '') {
 /** One request to the API. Never rejects for a network error: status 0 is no answer. @type {Client['ask']} */
 export async function ask(path = '', options = {}) {
   const { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER_TIMEOUT) } = options;
-  const { method = body ? 'POST' : 'GET' } = options;
   const server = serverOrigin(url);
-  const type = body && { 'Content-Type': 'application/json' };
+  const { method = body ? 'POST' : 'GET' } = options;
+  const type = body && { 'Content-Type': 'application/' + (typeof body === 'string' ? 'json' : 'octet-stream') };
   const authorization = token && { Authorization: 'Bearer ' + token };
   const answer = await fetch(server + '/api/v1/' + path, {
     method,
@@ -182,6 +182,7 @@ function openConnection(url, mode, token) {
     if (event === 'leaderboard:update') show(data);
     if (event === 'leaderboard:stale') setState({ stale: data.since });
     if (event === 'authenticated') emit('personal', (personal = data));
+    if (event === 'score:rejected') emit('rejected', data);
     if (event === 'score:personal') {
       personal = { score: data.newScore, rank: data.rank };
       emit('personal', { ...personal, points: data.pointsAwarded });
@@ -408,12 +409,16 @@ export function connect({ url = '', token = null, mode = 'delta' } = {}) {
 
 /** @type {Client['submitAction']} */
 export const submitAction = async (action) => (await import('./actions.js')).submit(action, ask);
+/** @type {Client['startAction']} */
+export const startAction = async (action) => (await import('./actions.js')).start(action, ask);
 /** @type {Client['login']} */
 export const login = async (who) => (await import('./account.js')).begin('login', who, ask);
 /** @type {Client['register']} */
 export const register = async (who) => (await import('./account.js')).begin('register', who, ask);
 /** @type {Client['guest']} */
 export const guest = async (who) => (await import('./account.js')).beginAsGuest(who, ask);
+/** @type {Client['exchange']} */
+export const exchange = async (who) => (await import('./account.js')).begin('exchange', who, ask);
 /** @type {Client['resume']} */
 export const resume = async (options) => (await import('./account.js')).resume(options, ask);
 /** @type {Client['logout']} */

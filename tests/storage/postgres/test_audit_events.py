@@ -39,3 +39,23 @@ async def test_a_deleted_user_leaves_an_event_and_one_who_is_not_there_none(stor
     assert await users.delete(stores, user, OPERATOR)
     (event,) = await stores.fetch("SELECT kind, actor, subject, details FROM audit_events")
     assert tuple(event) == ("user_erased", "operator", user, "{}")
+
+
+async def test_events_are_read_in_pages_of_a_kind_and_about_a_user(stores: Stores) -> None:
+    """The newest first, with the name of an actor who is a user."""
+    ann, bob = uuid4(), uuid4()
+    await stores.execute("INSERT INTO users (id, username, email) VALUES ($1, 'Ann', 'ann@example.org')", ann)
+    kinds = (AuditKind.USER_BANNED, AuditKind.BAN_LIFTED)
+    made = [AuditEvent(kinds[number % 2], str(ann), (ann, bob)[number // 2 % 2]) for number in range(8)]
+    await stores.in_transaction(audit_events.add_aio, made)
+    everything = await audit_events.page(stores, 100)
+    assert [(event.kind, event.subject) for event in everything] == [(each.kind, each.subject) for each in made[::-1]]
+    assert {event.actor_name for event in everything} == {"Ann"}
+    assert await audit_events.page(stores, 3) == everything[:3]
+    assert await audit_events.page(stores, 3, everything[2].id) == everything[3:6]
+    for kind in (None, *kinds):
+        for subject in (None, ann, bob):
+            expected = [
+                event for event in everything if kind in {None, event.kind} and subject in {None, event.subject}
+            ]
+            assert await audit_events.page(stores, 100, kind=kind, subject=subject) == expected

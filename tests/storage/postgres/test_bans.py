@@ -56,7 +56,7 @@ async def test_a_ban_and_its_end_are_kept_as_history_with_an_event_each(stores: 
     ]
     assert await events(stores) == [
         ("user_banned", str(mod), user, {"ban": first, "shadow": kind is Ban.SHADOW}),
-        ("ban_lifted", str(other), user, {"ban": first}),
+        ("ban_lifted", str(other), user, {"ban": first, "shadow": kind is Ban.SHADOW}),
         ("user_banned", str(mod), user, {"ban": second, "shadow": False}),
     ]
 

@@ -71,7 +71,10 @@ def approval(held: SubmittedAction, actor: str = "moderator") -> SubmittedAction
 
 
 async def approve(commit: Commit, action: SubmittedAction) -> Outcome:
-    return (await run_in_asyncio(commit.run_aio, [action], has_unlimited=True)).outcomes[0]
+    while True:  # again where the machine was so slow that the lock's time was over
+        (outcome,) = (await run_in_asyncio(commit.run_aio, [action], has_unlimited=True)).outcomes
+        if not (isinstance(outcome, Refusal) and outcome.code is Code.SERVICE_UNAVAILABLE):
+            return outcome
 
 
 async def total(stores: Stores, user: UUID) -> int:

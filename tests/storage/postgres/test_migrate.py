@@ -108,10 +108,10 @@ async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkey
     async def connect_aio(_connector: PostgresConnector) -> Fake:
         return Fake()
 
-    async def nothing_left(_conn: Any) -> None:
+    async def nothing_left(*_: Any) -> None:
         return None
 
-    async def is_current(_conn: Any) -> bool:
+    async def is_current(*_: Any) -> bool:
         return False
 
     monkeypatch.setattr(PostgresConnector, "connect_aio", connect_aio)

@@ -67,7 +67,7 @@ async def test_without_settings_the_page_is_the_shipped_one(database_url: str, r
         assert "theme.css" not in page
         assert (await server.http.get("/static/theme.css")).status_code == 404
         assert json.loads((await server.http.get("/static/manifest.webmanifest")).content)["name"] == "Scoreboard"
-        assert page.count("data-action=") == 4
+        assert page.count("data-action=") == 6
 
 
 async def test_buttons_can_be_left_out(database_url: str, redis_url: str) -> None:
@@ -77,7 +77,7 @@ async def test_buttons_can_be_left_out(database_url: str, redis_url: str) -> Non
         database_url, redis_url, actions=shipped.replace("points = 10\n", "points = 10\nbutton = false\n")
     ) as server:
         page = (await server.http.get("/")).text
-        assert page.count("data-action=") == 3
+        assert page.count("data-action=") == 5
         assert "daily_checkin" not in page
     async with serve_web(database_url, redis_url, buttons=False) as server:
         page = (await server.http.get("/")).text

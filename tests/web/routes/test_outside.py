@@ -13,13 +13,15 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from scoreboard.domain.paths import EXCHANGE_PATH, LOG_IN_FAILED_PATH, REFRESH_PATH, oidc_callback_path, oidc_path
 from scoreboard.drivers.https_client import HttpsClient
-from scoreboard.operations.outside_log_ins import REDEEM_TIMEOUT_SECONDS
+from scoreboard.operations.outside_log_ins import MAX_REDEMPTIONS, REDEEM_TIMEOUT_SECONDS
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
+from scoreboard.telemetry import metrics
 from tests.https_server import Reply
-from tests.oidc_provider import CLIENT, OidcProvider, oidc_provider
+from tests.oidc_provider import CLIENT, SECRET, OidcProvider, oidc_provider
 from tests.operations.people import database_url
 from tests.outside_keys import ec_key, ed_key, key_set, rsa_key
 from tests.web.site import WebServer, serve_web
@@ -277,6 +279,39 @@ async def test_a_slow_provider_is_given_up(browser: Browser) -> None:
         assert fault_of(await browser.log_in(), browser) == "unavailable"
 
 
+async def test_slow_providers_hold_few_log_ins(browser: Browser) -> None:
+    """While MAX_REDEMPTIONS codes wait for a provider, the next log-in is refused at once. Browsers that leave give
+    their places back."""
+    browser.provider.lies = {"slow"}
+    waiting = [Browser(browser.server, browser.provider) for _ in range(MAX_REDEMPTIONS)]
+    async with trio.open_nursery() as nursery:
+        for each in waiting:
+            nursery.start_soon(each.log_in)
+        with trio.fail_after(10):
+            while browser.provider.count("/token") < MAX_REDEMPTIONS:
+                await trio.sleep(0.01)
+        assert fault_of(await browser.log_in(), browser) == "unavailable"
+        assert browser.provider.count("/token") == MAX_REDEMPTIONS
+        nursery.cancel_scope.cancel()
+    browser.provider.lies = set()
+    with trio.fail_after(10):
+        while "refresh" not in "".join(browser.cookies):
+            await browser.log_in()
+    assert await sessions_of(browser) == 1
+
+
+async def test_an_outage_of_the_database_is_told_on_a_page(browser: Browser) -> None:
+    """Nobody is logged in, and the next attempt counts."""
+    stores = browser.server.people.stores
+    await stores.execute("ALTER TABLE identities RENAME TO identities_away")
+    try:
+        assert fault_of(await browser.log_in(), browser) == "outage"
+        assert (await exchange(browser, game_token())).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    finally:
+        await stores.execute("ALTER TABLE identities_away RENAME TO identities")
+    assert user_of(await browser.log_in())
+
+
 async def test_the_document_of_another_issuer_is_not_used(browser: Browser) -> None:
     """A discovery document must name the configured issuer: else it could send codes elsewhere (mix-up)."""
     browser.provider.lies = {"discovery_of_another_issuer"}
@@ -294,15 +329,24 @@ async def test_an_endpoint_that_is_no_https_address_is_not_used(browser: Browser
     assert answer.headers["location"] == f"{LOG_IN_FAILED_PATH}?reason=unavailable"
 
 
-async def test_a_key_that_its_issuer_has_just_made_is_fetched_once(browser: Browser) -> None:
-    """A rotation: the token names a kid that this node does not have, so it asks again, but not for every token."""
-    user = user_of(await browser.log_in())
+@pytest.mark.parametrize(("member", "path"), [("jwks_uri", "/keys"), ("token_endpoint", "/token")])
+async def test_a_document_leads_to_no_private_address(browser: Browser, member: str, path: str) -> None:
+    """An issuer can't have this node ask servers of the operator's own network (SSRF)."""
+    browser.provider.metadata[member] = f"https://127.0.0.1:{browser.provider.server.port}{path}"
+    assert fault_of(await browser.log_in(), browser) == "unavailable"
+    assert browser.provider.count(path) == 0
+
+
+async def test_an_issuer_is_not_asked_for_keys_at_each_log_in(browser: Browser) -> None:
+    """A key that is made within a minute of the last question is not known yet. How it becomes known is in
+    tests/operations/test_outside_issuers.py."""
+    assert user_of(await browser.log_in())
     browser.provider.key = ec_key("rotated")
     browser.provider.published = [browser.provider.key]
-    asked = browser.provider.count("/keys")
-    assert fault_of(await Browser(browser.server, browser.provider).log_in(), Browser(browser.server, browser.provider))
-    assert browser.provider.count("/keys") == asked  # within a minute of the last question
-    assert user
+    other = Browser(browser.server, browser.provider)
+    for _ in range(3):
+        assert fault_of(await other.log_in(), other) == "refused"
+    assert browser.provider.count("/keys") == 1
 
 
 async def test_a_code_counts_once(browser: Browser) -> None:
@@ -373,24 +417,59 @@ async def test_a_mix_up_of_issuers_is_noticed(database_url: str, redis_url: str,
         ({"code": ""}, "refused"),
         ({"code": "x" * 4097}, "refused"),
         ({"code": "unknown"}, "refused"),
-        ({"code": "x" * 9000}, "refused"),
+        ({"code": "x" * 9000}, "expired"),
         ({"iss": "https://evil.example"}, "refused"),
         ({"error": "server_error"}, "refused"),
         ({"error": "access_denied"}, "cancelled"),
         ({"error": "<script>", "error_description": "<script>"}, "refused"),
-        ({f"more{n}": "x" for n in range(20)}, "refused"),
+        ({f"more{n}": "x" for n in range(20)}, "expired"),
     ],
 )
 async def test_changed_answers(browser: Browser, parameters: dict[str, str | None], fault: str) -> None:
-    """Each changed parameter ends the attempt without a session."""
+    """No session is opened. What can't be read may be anybody's, so it does not end the attempt."""
     back = await browser.authorize(await browser.begin())
     assert fault_of(await browser.get(changed(back, **parameters)), browser) == fault
     assert await sessions_of(browser) == 0
 
 
 async def test_a_repeated_parameter_is_refused(browser: Browser) -> None:
+    """Two readers could take different ones. The attempt goes on: any page could have made such a link."""
     back = await browser.authorize(await browser.begin())
-    assert fault_of(await browser.get(back + "&code=other"), browser) == "refused"
+    assert fault_of(await browser.get(back + "&code=other"), browser) == "expired"
+    assert user_of(await browser.get(back))
+
+
+async def test_failures_are_logged_once_a_minute_and_counted(browser: Browser) -> None:
+    """With the reason, and without tokens, codes or texts that a browser has brought."""
+
+    def count(outcome: str) -> float:
+        labels = {"issuer": "acme", "outcome": outcome}
+        return metrics.REGISTRY.get_sample_value("scoreboard_outside_log_ins_total", labels) or 0.0
+
+    before = count("refused"), count("logged_in")
+    with capture_logs() as logs:
+        browser.provider.client_secret = "another one"
+        for _ in range(3):
+            await browser.log_in()
+        for error in ("server_error", "server_error", "<script>", "other\ntext"):
+            back = await browser.authorize(await browser.begin())
+            await browser.get(changed(back, error=error))
+        browser.provider.client_secret = SECRET
+        await browser.log_in()
+    failures = [line for line in logs if line["event"] == "outside_log_in_failed"]
+    assert [line["why"] for line in failures] == [
+        "status 401, invalid_client",
+        "server_error",
+        "an error code that is not known",
+    ]
+    assert {line["issuer"] for line in failures} == {"acme"}
+    assert (count("refused") - before[0], count("logged_in") - before[1]) == (7, 1)
+
+
+async def test_a_title_is_text(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    async with serving(database_url, redis_url, tmp_path, table={"title": '"><b>A & B'}) as browser:
+        page = (await browser.server.http.get("/")).text
+        assert "Log in with &#34;&gt;&lt;b&gt;A &amp; B</a>" in page
 
 
 @pytest.mark.parametrize(
@@ -465,6 +544,7 @@ async def test_log_ins_of_an_address_are_limited(database_url: str, redis_url: s
         ("cancelled", 401, "cancelled"),
         ("refused", 401, "could not be verified"),
         ("unavailable", 503, "cannot be reached"),
+        ("outage", 503, "Nobody can log in"),
         ("limited", 429, "Too many log-ins"),
         ("<script>alert(1)</script>", 401, "could not be verified"),
         ("", 401, "could not be verified"),
@@ -482,7 +562,7 @@ async def test_the_page_of_a_failure(browser: Browser, reason: str, status: int,
 
 
 async def test_the_page_has_a_button_for_each_issuer(browser: Browser) -> None:
-    """Issuers whose tokens are only exchanged have none. A title is text, never markup."""
+    """Issuers whose tokens are only exchanged have none."""
     page = await browser.server.http.get("/")
     assert f'href="{oidc_path("acme")}">Log in with Acme</a>' in page.text
     assert oidc_path("game") not in page.text
@@ -522,6 +602,16 @@ async def test_a_browser_gets_the_refresh_token_as_a_cookie(browser: Browser) ->
     assert "refreshToken" not in answer.json()["data"]
     assert any("__Secure-scoreboard_refresh" in text for text in answer.headers.get_list("set-cookie"))
     assert (await exchange(browser, game_token(), origin="https://evil.example")).status_code == HTTPStatus.FORBIDDEN
+
+
+async def test_the_session_names_its_client(browser: Browser) -> None:
+    """The user's list of sessions shows by which browser a log-in came."""
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+    await exchange(browser, game_token(), **{"user-agent": firefox})
+    back = await browser.authorize(await browser.begin())
+    assert user_of(await browser.get(back, **{"user-agent": firefox}))
+    clients = await browser.server.people.stores.fetch("SELECT client FROM sessions")
+    assert [row["client"] for row in clients] == ["Firefox on Linux"] * 2
 
 
 async def test_two_requests_at_once_make_one_user(browser: Browser) -> None:
