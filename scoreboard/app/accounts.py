@@ -33,7 +33,7 @@ class AccountParts(NamedTuple):
     accounts: Accounts
     profiles: Profiles  # shared with the boards that show them
     bus: Bus  # shared with the subscription
-    networks: LogInNetworks | None  # told of each log-in; None: no rule asks for it
+    networks: LogInNetworks | None = None  # told of each log-in; None: no rule asks for it
 
 
 def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountParts:

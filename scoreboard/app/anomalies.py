@@ -7,6 +7,7 @@ from functools import partial
 
 from scoreboard.app.accounts import AccountParts
 from scoreboard.app.workers import Worker
+from scoreboard.app.writes import WriteParts
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.outgoing_messages import Channel
 from scoreboard.drivers.https_client import HttpsClient, check_url
@@ -19,14 +20,18 @@ from scoreboard.workers.message_sender import run_message_sender
 
 
 def build_anomaly_workers(
-    settings: Settings, stores: Stores, accounts: AccountParts, https: HttpsClient
+    settings: Settings, stores: Stores, accounts: AccountParts, writes: WriteParts, https: HttpsClient
 ) -> list[Worker]:
     """The tasks of what is switched on. Raises SettingsError for a URL of alerts that can't be asked."""
     receivers = build_receivers(settings)
     limits, workers = settings.anomalies.limits, list[Worker]()
     if any(limits._replace(regular_percent=0)):
-        anomaly_log = AnomalyLog(stores, limits, alerts=Channel.ALERTS in receivers)
+        anomaly_log = AnomalyLog(
+            stores, limits, alerts=Channel.ALERTS in receivers, policies=settings.anomalies.policies
+        )
         workers.append(Worker("anomalies", partial(run_anomalies, stores, anomaly_log)))
+    if writes.held_users is not None:
+        workers.append(Worker("held users", writes.held_users.watch))
     if accounts.networks is not None:
         workers.append(Worker("log-in networks", accounts.networks.run))
     if receivers:

@@ -69,7 +69,6 @@ class Node:
         authenticator = self.account_parts.authenticator
         self.https = build_https_client(settings.outgoing)
         outside = build_outside_log_ins(settings, self.account_parts, self.https)
-        anomaly_workers = build_anomaly_workers(settings, stores, self.account_parts, self.https)
         self.writes = build_writes(
             settings,
             stores,
@@ -109,7 +108,7 @@ class Node:
             session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )
-        self.workers += anomaly_workers
+        self.workers += build_anomaly_workers(settings, stores, self.account_parts, self.writes, self.https)
 
     def on_board_changed(self, board: Board, version: BoardVersion) -> None:
         """Reads that begin after this show that version or a newer one. Called by committers and projectors. It is a

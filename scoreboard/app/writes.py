@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from scoreboard.domain.anomalies import AnomalyPolicy
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.scoring import Rules
 from scoreboard.drivers.https_client import HttpsClient, make_ssl_context
@@ -16,6 +17,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.held_actions import HeldActions
+from scoreboard.operations.held_users import HeldUsers
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.operations.webhooks import Webhooks
 from scoreboard.runtime.breaker import Breaker
@@ -43,6 +45,7 @@ class WriteParts(NamedTuple):
     held_actions: HeldActions
     webhook_client: HttpsClient | None  # the node closes it
     board_refresh: BoardRefresh  # for changes that no committer makes
+    held_users: HeldUsers | None  # None: no policy of an anomaly rule holds
 
 
 def build_writes(
@@ -84,15 +87,17 @@ def build_writes(
         if client is None
         else Webhooks(client, partial(is_known, stores), per_minute=settings.limits.user_per_minute)
     )
+    held_users = HeldUsers(stores) if AnomalyPolicy.HOLD in settings.anomalies.policies.values() else None
     return WriteParts(
         rules,
         projectors,
         queue,
         commits,
-        SubmitAction(rules, queue, webhooks),
+        SubmitAction(rules, queue, webhooks, held_users),
         HeldActions(stores, queue, bus),
         client,
         board_refresh,
+        held_users,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from scoreboard import __version__
+from scoreboard.cli.alerts import alerts
 from scoreboard.cli.audit import audit
 from scoreboard.cli.keys import keys
 from scoreboard.cli.serve import check_config, serve
@@ -33,7 +34,7 @@ def cli() -> None:
     """A real-time leaderboard server."""
 
 
-for command in (serve, check_config, migrate, rebuild_board, verify, audit, keys, users, server_keys):
+for command in (serve, check_config, migrate, rebuild_board, verify, audit, keys, users, server_keys, alerts):
     cli.add_command(command)
 
 

@@ -237,7 +237,7 @@ def new_device_key() -> str:
 
 
 def by_device_key(device_key: str, username: str | None) -> Send:
-    """A log-in as the guest of this key. `username`: for a guest who is new."""
+    """A log-in as the key's guest. `username`: for a new guest."""
     who = {"deviceKey": device_key} if username is None else {"deviceKey": device_key, "username": username}
     return Send("POST", GUEST_PATH, msgspec.json.encode(who), JSON)
 

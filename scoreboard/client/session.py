@@ -88,10 +88,10 @@ def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> Abstra
 def log_in_as_guest(
     url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
 ) -> AbstractAsyncContextManager[Session]:
-    """As `log_in`, without an account: the same `device_key` is the same guest. Make one by `new_device_key`, and keep
-    it secret. `username`: for a new guest; one that is taken gets a number.
+    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
+    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
 
-    Raises Refused (401: the key's guest has an account now; 403: the server has no guests) and as `log_in`.
+    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
     """
     require_loop("trio", "log_in_as_guest")
     parse_server_url(url)

@@ -34,6 +34,14 @@ class AnomalyRule(StrEnum):
     SHARED_ADDRESS = "shared_address"
 
 
+class AnomalyPolicy(StrEnum):
+    """What happens to a user whom a rule flags, until a moderator has decided."""
+
+    FLAG = "flag"  # nothing
+    HOLD = "hold"  # further actions wait
+    BLOCK = "block"  # the user is banned
+
+
 class AnomalyLimits(NamedTuple):
     """The settings of the rules; 0 switches a rule off."""
 

@@ -18,6 +18,7 @@ from scoreboard.domain.outcomes import SubmittedAction
 from scoreboard.domain.scoring import Rule, Rules, WebhookRule, award
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.held_users import HeldUsers
 from scoreboard.operations.webhooks import Webhooks
 from scoreboard.security.signatures import matches
 
@@ -55,11 +56,12 @@ def check_proofs(action: Action, rule: Rule) -> Refusal | None:
     return None
 
 
-def conditions_of(action: Action, rule: Rule) -> Conditions | None:
-    """What the database must compare when the action is recorded; None: nothing."""
+def conditions_of(action: Action, rule: Rule, *, is_user_held: bool = False) -> Conditions | None:
+    """What the database must compare when the action is recorded; None: nothing. `is_user_held`: the action waits,
+    whatever its type says."""
     cap, started, evidence = rule.daily_cap, rule.started, action.evidence
     hold = None
-    if rule.is_held:
+    if rule.is_held or is_user_held:
         hold = Hold(
             rule.hold_days,
             Verdict(rule.undecided),
@@ -82,12 +84,14 @@ def conditions_of(action: Action, rule: Rule) -> Conditions | None:
 
 class SubmitAction:
     """`rules` come from the actions file; `queue` is drained by the committers. `webhooks` asks the servers that the
-    rules name; None where no rule names one."""
+    rules name; None where no rule names one. `held_users` are those whose actions wait; None where no policy holds."""
 
-    __slots__ = ("_checked", "_webhooks", "queue", "rules")
+    __slots__ = ("_checked", "_held_users", "_webhooks", "queue", "rules")
 
-    def __init__(self, rules: Rules, queue: Queue, webhooks: Webhooks | None = None) -> None:
-        self.rules, self.queue, self._webhooks = rules, queue, webhooks
+    def __init__(
+        self, rules: Rules, queue: Queue, webhooks: Webhooks | None = None, held_users: HeldUsers | None = None
+    ) -> None:
+        self.rules, self.queue, self._webhooks, self._held_users = rules, queue, webhooks, held_users
         self._checked = {name: rule for name, rule in rules.items() if rule.is_checked}
 
     def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Unasked | Refusal:
@@ -116,11 +120,14 @@ class SubmitAction:
             points_or_refusal=award(action, self.rules),
             cooldown_ms=rule.cooldown * 1000 if rule else 0,
         )
-        if rule is not None and (action.type in self._checked or action.start or action.evidence):
-            return self._submit_checked(action, rule, submitted)
+        is_held = self._held_users is not None and identity.user in self._held_users.ids
+        if rule is not None and (action.type in self._checked or action.start or action.evidence or is_held):
+            return self._submit_checked(action, rule, submitted, is_held=is_held)
         return self.queue.submit(submitted)
 
-    def _submit_checked(self, action: Action, rule: Rule, submitted: SubmittedAction) -> Pending | Unasked | Refusal:
+    def _submit_checked(
+        self, action: Action, rule: Rule, submitted: SubmittedAction, *, is_held: bool
+    ) -> Pending | Unasked | Refusal:
         """The rest for an action that must be proven. What does not fit its type goes to the queue with its refusal, as
         everything that a rule refuses: duplicates and limits are found first."""
         if rule.trusted:
@@ -129,7 +136,7 @@ class SubmitAction:
         submitted = msgspec.structs.replace(
             submitted,
             points_or_refusal=refusal or submitted.points_or_refusal,
-            conditions=conditions_of(action, rule),
+            conditions=conditions_of(action, rule, is_user_held=is_held),
         )
         if rule.webhook is not None and not isinstance(submitted.points_or_refusal, Refusal):
             return Unasked(submitted, rule.webhook)

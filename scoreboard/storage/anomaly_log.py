@@ -7,7 +7,7 @@ action: writers wait for none of these locks.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
@@ -19,6 +19,8 @@ from scoreboard.domain.anomalies import (
     HISTORY_MS,
     MAX_CLAIMED_SECONDS,
     AnomalyLimits,
+    AnomalyPolicy,
+    AnomalyRule,
     LoggedAction,
     find,
 )
@@ -26,7 +28,7 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.flags import FlagDraft
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.flagging import Opened, open_flags_aio
+from scoreboard.storage.flagging import NO_POLICIES, Opened, open_flags_aio
 from scoreboard.storage.postgres.settled import PLACES, Settled
 
 CALL_SECONDS = 4.0  # of one run: PostgreSQL ends a transaction of the app's role after 5 s
@@ -74,10 +76,18 @@ NOTHING = Examined(0, Opened([], 0, 0), is_behind=False, lag_seconds=0.0)
 class AnomalyLog:
     """The log as one node's worker reads it. Nodes take turns by the lock of the watermark."""
 
-    __slots__ = ("_alerts", "_generation", "_limits", "_settled", "_span", "_stores")
+    __slots__ = ("_alerts", "_generation", "_limits", "_policies", "_settled", "_span", "_stores")
 
-    def __init__(self, stores: Stores, limits: AnomalyLimits, *, alerts: bool) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        limits: AnomalyLimits,
+        *,
+        alerts: bool,
+        policies: Mapping[AnomalyRule, AnomalyPolicy] = NO_POLICIES,
+    ) -> None:
         """`alerts`: whether the settings name a receiver of alerts."""
+        self._policies = policies
         self._stores, self._limits, self._alerts = stores, limits, alerts
         self._span = FIRST_SPAN
         self._settled, self._generation = Settled(), -1
@@ -111,7 +121,7 @@ class AnomalyLog:
             opened = Opened([], 0, 0)
             if rows:
                 drafts = await self._find_aio(conn, rows, begin)
-                opened = await open_flags_aio(conn, drafts, alerts=self._alerts)
+                opened = await open_flags_aio(conn, drafts, alerts=self._alerts, policies=self._policies)
             await conn.execute(ADVANCE_SQL, end)
         self._span = min(MAX_SPAN, self._span * 2) if len(rows) < MAX_ACTIONS // 2 else max(1, self._span // 2)
         lag = await conn.fetchval(LAG_SQL, rows[-1]["at_ms"]) if rows and end < settled else 0.0

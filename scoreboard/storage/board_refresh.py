@@ -21,7 +21,7 @@ from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.projection import Projection
 
-NO_TURN = SequenceRange(0, 1, 0)  # the rows belong to no writer's turn
+NO_BATCH = SequenceRange(0, 1, 0)  # the rows belong to no batch of a writer
 
 log = structlog.get_logger()
 
@@ -58,4 +58,4 @@ class BoardRefresh:
             # a user who is not in the ledger was never on the board
             rows = [row for row in await self._stores.pool.call_aio(read_aio) if row.total is not None]
             if rows:
-                await projection.apply_aio(NO_TURN, rows, events if board == LEADERBOARD else [])
+                await projection.apply_aio(NO_BATCH, rows, events if board == LEADERBOARD else [])

@@ -4,14 +4,18 @@ Called by storage.anomaly_log for what is found in the action log, and by storag
 asyncio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import asyncpg
 
+from scoreboard.domain.anomalies import AnomalyPolicy, AnomalyRule
 from scoreboard.domain.flags import Flag, FlagDraft
 from scoreboard.domain.outgoing_messages import Channel, OutgoingMessage
-from scoreboard.storage.postgres import flags, outgoing_messages
+from scoreboard.storage.postgres import flag_policies, flags, outgoing_messages
+
+NO_POLICIES: Mapping[AnomalyRule, AnomalyPolicy] = MappingProxyType({})
 
 ANOMALY = "anomaly"  # the kind of an alert that tells of one flag
 MANY_ANOMALIES = "many_anomalies"  # of the one alert that tells of all further ones of an hour
@@ -30,16 +34,24 @@ class Opened(NamedTuple):
     alerts_dropped: int
 
 
-async def open_flags_aio(conn: asyncpg.Connection, drafts: Sequence[FlagDraft], *, alerts: bool) -> Opened:
-    """Opens flags in the caller's transaction, and puts alerts of the new ones into the outbox. `alerts`: whether
-    somebody receives them."""
+async def open_flags_aio(
+    conn: asyncpg.Connection,
+    drafts: Sequence[FlagDraft],
+    *,
+    alerts: bool,
+    policies: Mapping[AnomalyRule, AnomalyPolicy] = NO_POLICIES,
+) -> Opened:
+    """Opens flags in the caller's transaction, does what the policies say, and puts alerts of the new flags into the
+    outbox. `alerts`: whether somebody receives them."""
     opened = await flags.open_aio(conn, [draft for draft in drafts if draft.scope is None])
     for draft in drafts:
         if draft.scope is not None:
             opened += await flags.open_scoped_aio(conn, draft)
+    await flag_policies.apply_aio(conn, opened, policies)
     if not alerts or not opened:
         return Opened(opened, 0, 0)
     row = await conn.fetchrow(ALERTS_SQL, Channel.ALERTS, ANOMALY)
+    assert row is not None  # an aggregate has one
     messages = alert_messages(opened, max(0, MAX_ALERTS_AN_HOUR - row["sent"]), row["hour"])
     added = await outgoing_messages.add_aio(conn, messages)
     known = sum(message.kind == MANY_ANOMALIES for message in messages)  # of an hour, so it may be there already

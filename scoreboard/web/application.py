@@ -103,7 +103,8 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.server, self.keys, self.pages, self.avatars, self.audit, self.audit_page, self.document),
+            *(self.live, self.server, self.keys, self.pages, self.avatars),
+            *(self.audit, self.audit_page, self.document),
         ):
             yield from resource.routes()
         yield from self.admin

@@ -7,6 +7,7 @@ next one continues where the last commit was. Tested in tests/storage/test_anoma
 import structlog
 import trio
 
+from scoreboard.domain.anomalies import AnomalyRule
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outgoing_messages import Channel
 from scoreboard.drivers.stores import Stores
@@ -20,6 +21,13 @@ RUN_INTERVAL_SECONDS = 1.0  # how late a finding may be, when the log is settled
 PRUNE_INTERVAL_SECONDS = 3600.0
 
 log = structlog.get_logger()
+
+# Series that begin with 0: Prometheus sees no increase in one that begins with the first flag.
+for _rule in AnomalyRule:
+    metrics.ANOMALIES.labels(_rule)
+for _channel in Channel:
+    for _result in ("added", "dropped", "sent", "failed", "dead"):
+        metrics.OUTGOING_MESSAGES.labels(_channel, _result)
 
 
 async def run_anomalies(

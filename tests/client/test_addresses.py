@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from scoreboard.client.addresses import environment_proxy, is_loopback, open_http, parse_server_url
-from scoreboard.client.asyncio import check_proxy as check_proxy_of_asyncio
+from scoreboard.client.asyncio.live import check_proxy as check_proxy_of_asyncio
 from scoreboard.client.tunnel import check_proxy
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -124,7 +124,7 @@ def test_http_to_loopback_does_not_even_look_at_a_proxy(monkeypatch: pytest.Monk
 def test_a_proxy_that_cannot_be_used_is_said_in_one_line(check: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTP proxies can; the others are refused before anything is tried. SOCKS is one of them where its package is
     missing."""
-    monkeypatch.setattr("scoreboard.client.asyncio.find_spec", lambda _name: None)
+    monkeypatch.setattr("scoreboard.client.asyncio.live.find_spec", lambda _name: None)
     assert callable(check)
     for usable in (None, "http://p:1", "https://p"):
         check(usable)

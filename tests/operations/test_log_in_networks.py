@@ -10,6 +10,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations import log_in_networks
 from scoreboard.operations.log_in_networks import MAX_NOTES, LogInNetworks
 from scoreboard.storage.flagging import Opened
+from scoreboard.storage.log_in_networks import note_log_in
 from tests.storage.conftest import stores
 from tests.storage.seeds import make_users
 
@@ -60,7 +61,6 @@ async def test_notes_are_bounded_and_an_outage_drops_some(stores: Stores, monkey
     """A log-in is never delayed or refused by it; the task goes on."""
     (user,) = await make_users(stores, 1)
     networks, calls = networks_of(stores), 0
-    note_log_in = log_in_networks.note_log_in
 
     async def flaky(*args: object, **others: object) -> Opened:
         nonlocal calls

@@ -201,7 +201,7 @@ async def test_a_node_that_dies_while_it_sends_leaves_the_message_to_another(sto
 
         async def answer_never(_: Asked) -> Reply:
             arrived.set()
-            await trio.sleep_forever()
+            await trio.sleep(60)
             return Reply()
 
         server.replies[PATH] = answer_never

@@ -3,6 +3,7 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -11,8 +12,10 @@ from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.conditions import Conditions, Hold, StartCondition, Verdict
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Pending, Queue
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.held_users import HeldUsers
 from scoreboard.operations.submit_action import (
     EVIDENCE_MISSING,
     EVIDENCE_NOT_USED,
@@ -178,6 +181,20 @@ async def test_the_conditions_are_those_of_the_type() -> None:
         Conditions(100, 3, StartCondition("s-1", 5), Hold(2, Verdict.APPROVE, 9, "ab" * 32, 7)),
         None,
     ]
+
+
+async def test_actions_of_a_held_user_wait_whatever_their_type() -> None:
+    """Those of others do not. A type that waits anyhow keeps its own times."""
+    held, queue = HeldUsers(cast("Stores", None)), FakeQueue()
+    submit_action = SubmitAction(PROVEN, queue, held_users=held)
+    for ids in (set(), {USER}):
+        held.ids = frozenset(ids)
+        for kind, fields in (("plain", {}), ("race", PROOF)):
+            raw = json.dumps({**GOOD, "actionType": kind, "metadata": {}, **fields}).encode()
+            submit_action.submit(IDENTITY, sign(KEYS[2], raw), raw, "r")
+    holds = [claim.conditions and claim.conditions.hold for claim in queue.claims]
+    own = Hold(2, Verdict.APPROVE, 9, "ab" * 32, 7)
+    assert holds == [None, own, Hold(7, Verdict.REFUSE, 30), own]
 
 
 async def test_a_server_is_asked_only_about_what_the_rule_accepts() -> None:

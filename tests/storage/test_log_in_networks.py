@@ -1,5 +1,7 @@
 """Many accounts from one network: flagged once, without its address."""
 
+from functools import partial
+
 import trio
 
 from scoreboard.drivers.stores import Stores
@@ -30,7 +32,7 @@ async def test_log_ins_at_once(stores: Stores) -> None:
     users = await make_users(stores, 12)
     async with trio.open_nursery() as nursery:
         for user in users:
-            nursery.start_soon(lambda user=user: note_log_in(stores, NETWORK, user, 3, alerts=True))
+            nursery.start_soon(partial(note_log_in, stores, NETWORK, user, 3, alerts=True))
     assert len(await flags.list_flags(stores)) == 1
     assert await stores.fetchval("SELECT count(*) FROM outgoing_messages") == 1
 

@@ -15,7 +15,7 @@ from scoreboard.domain.anomalies import AnomalyRule
 from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.flags import MAX_FLAG_REASON_CHARACTERS, Flag, FlagDraft, FlagState, Verdict
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
+from scoreboard.storage.postgres import audit_events, flag_policies
 
 # After a decision the rule is silent about the user: the actions that it was about are still in its hour, and somebody
 # has just looked.
@@ -53,6 +53,7 @@ SELECT * FROM flags
 WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR user_id = $2) AND ($3::bigint IS NULL OR id < $3)
 ORDER BY id DESC LIMIT $4"""
 
+LOCK_USER_SQL = "SELECT FROM users WHERE id = (SELECT user_id FROM flags WHERE id = $1) FOR UPDATE"
 READ_SQL = "SELECT * FROM flags WHERE id = $1"
 DECIDE_SQL = """
 UPDATE flags SET state = $2, decided_by = $3, reason = $4, decided_at = now() WHERE id = $1 AND state = 'open'
@@ -108,7 +109,10 @@ async def read_flag(stores: Stores, flag: int) -> Flag | None:
 
 
 async def decide_aio(conn: asyncpg.Connection, flag: int, verdict: Verdict, actor: str, reason: str) -> Decision | None:
-    """Decides an open flag, with its audit event, in the caller's transaction. None: there is no such flag."""
+    """Decides an open flag, with its audit event, in the caller's transaction, and ends what its policy did. None:
+    there is no such flag."""
+    # the user first, as everywhere: whoever flags the user meanwhile has that row, and waits for the flag's
+    await conn.execute(LOCK_USER_SQL, flag)
     row = await conn.fetchrow(DECIDE_SQL, flag, verdict.state, actor, reason[:MAX_FLAG_REASON_CHARACTERS])
     if row is None:
         found = await conn.fetchrow(READ_SQL, flag)
@@ -116,6 +120,7 @@ async def decide_aio(conn: asyncpg.Connection, flag: int, verdict: Verdict, acto
     decided = _flag(row)
     details = {"flag": decided.id, "rule": decided.rule, "verdict": verdict, "reason": decided.reason}
     await audit_events.add_aio(conn, [AuditEvent(AuditKind.FLAG_DECIDED, actor, decided.user, details)])
+    await flag_policies.end_aio(conn, decided, actor, approved=verdict is Verdict.APPROVE)
     return Decision(decided, is_made=True)
 
 

@@ -64,7 +64,7 @@ SELECT id::text AS key, action_id, reason, created_at, undone_at FROM reversals
 WHERE user_id = $1 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY reversals.id DESC LIMIT $3""",
     "bans": """
 SELECT id::text AS key, CASE WHEN is_reason_shown THEN reason END AS reason, created_at, lifted_at FROM bans
-WHERE user_id = $1 AND kind = 1 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY bans.id DESC LIMIT $3""",
+WHERE user_id = $1 AND kind = 2 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY bans.id DESC LIMIT $3""",
     "auditEvents": """
 SELECT id::text AS key, kind, details, created_at FROM audit_events
 WHERE subject = $1 AND kind IN ('role_changed', 'action_reversed', 'reversal_undone', 'held_approved', 'held_refused')

@@ -254,10 +254,10 @@ export interface Session extends EventTarget {
 
 export function login(who: Login): Promise<Session>;
 export function register(who: Registration): Promise<Session>;
-/** Plays without an account, where the server has guests. */
-export function guest(who?: Guest): Promise<Session>;
 /** Logs in with a token of another issuer. The account is made at first sight. */
 export function exchange(who: Exchange): Promise<Session>;
+/** Plays without an account, where the server has guests. */
+export function guest(who?: Guest): Promise<Session>;
 /** The session that this browser has from before; null: nobody is logged in. */
 export function resume(options?: { url?: string }): Promise<Session | null>;
 export function logout(session: Session): Promise<void>;

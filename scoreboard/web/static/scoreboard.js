@@ -43,8 +43,8 @@ function serverOrigin(url = '') {
 /** One request to the API. Never rejects for a network error: status 0 is no answer. @type {Client['ask']} */
 export async function ask(path = '', options = {}) {
   const { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER_TIMEOUT) } = options;
-  const server = serverOrigin(url);
   const { method = body ? 'POST' : 'GET' } = options;
+  const server = serverOrigin(url);
   const type = body && { 'Content-Type': 'application/' + (typeof body === 'string' ? 'json' : 'octet-stream') };
   const authorization = token && { Authorization: 'Bearer ' + token };
   const answer = await fetch(server + '/api/v1/' + path, {
@@ -415,10 +415,10 @@ export const startAction = async (action) => (await import('./actions.js')).star
 export const login = async (who) => (await import('./account.js')).begin('login', who, ask);
 /** @type {Client['register']} */
 export const register = async (who) => (await import('./account.js')).begin('register', who, ask);
-/** @type {Client['guest']} */
-export const guest = async (who) => (await import('./account.js')).beginAsGuest(who, ask);
 /** @type {Client['exchange']} */
 export const exchange = async (who) => (await import('./account.js')).begin('exchange', who, ask);
+/** @type {Client['guest']} */
+export const guest = async (who) => (await import('./account.js')).beginAsGuest(who, ask);
 /** @type {Client['resume']} */
 export const resume = async (options) => (await import('./account.js')).resume(options, ask);
 /** @type {Client['logout']} */

@@ -1,234 +1,40 @@
-"""The Python client for asyncio: the same names as scoreboard.client, which is for Trio.
+"""A board that a program on asyncio follows: `connect`.
 
-    async with log_in(url, "demo", "scoreboard-demo") as session, connect(url, session=session) as board:
-        await session.submit("task_finish", {"difficulty": "hard", "timeSpent": 120})
-        async for update in board:
-            print(update.position, update.entries)
-
-The Sans-I/O core is shared with the Trio client (`exchanges`, `subscription`, `following`).
-Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
-
-Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes
-out. Waiting for a change, iterating and `token` lose nothing. A cancelled `submit` leaves open whether the action was
-recorded: give its `action_id` again. A cancelled `refresh` may be repeated within a minute. Cancelled within a
-`connect` block, the socket is closed at once; leaving the block without a cancellation sends a Close frame and waits at
-most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes two seconds at most. A session and
-a board belong to the loop in which they were made. Tested in tests/client/test_loops.py.
+Tested in tests/client/test_loops.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from math import inf
-from typing import Any
 
-import httpx
-
-try:
-    import websockets
-except ModuleNotFoundError as exc:
-    raise ModuleNotFoundError(
-        "scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name
-    ) from exc
+import websockets
 
 from scoreboard.client import following
 from scoreboard.client.addresses import (
     ServerAddress,
     environment_proxy,
-    open_http,
     parse_server_url,
     proxy_scheme,
     tls_context,
 )
+from scoreboard.client.asyncio.session import Session
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_live_board import BaseLiveBoard
-from scoreboard.client.base_server import BaseServerClient, BulkAction, BulkOutcome, ServerUser
-from scoreboard.client.base_session import BaseSession
-from scoreboard.client.board import Board
-from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import (
-    LOG_OUT_TIMEOUT_SECONDS,
-    RETRY_SECONDS,
-    Credentials,
-    Outcome,
-    Send,
-    Started,
-    by_device_key,
-    by_password,
-    by_token,
-    log_in_steps,
-    new_device_key,
-    run_steps,
-)
+from scoreboard.client.errors import ClientError
 from scoreboard.client.following import Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
 from scoreboard.client.loops import require_loop
-from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
+from scoreboard.client.subscription import Mode, SubscriptionState, message
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.boards import LEADERBOARD, Entry
+from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.protocol import SUBPROTOCOL
-
-__all__ = [
-    "ActionHeld",
-    "Board",
-    "BulkAction",
-    "BulkOutcome",
-    "ClientError",
-    "Closed",
-    "Credentials",
-    "Entry",
-    "LiveBoard",
-    "Outcome",
-    "Personal",
-    "Refused",
-    "ServerClient",
-    "ServerUser",
-    "Session",
-    "Standing",
-    "Started",
-    "Unreachable",
-    "connect",
-    "exchange",
-    "log_in",
-    "log_in_as_guest",
-    "new_device_key",
-    "open_http",
-    "open_server",
-]
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
 
 # What may end a connection; anything else is a bug. An OSError is the network's, a TimeoutError is one of them.
 CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientError, *DECODE_ERRORS)
-
-
-# ---- the session -----------------------------------------------------------------------------------------------------
-
-
-class Session(BaseSession):
-    """One user's session. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a
-    session at once.
-
-    `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's
-    own) can be read.
-    """
-
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        credentials: Credentials,
-        *,
-        patience: float = RETRY_SECONDS,
-        clock: ServerClock | None = None,
-    ) -> None:
-        """`patience`: seconds for which a request without an answer is tried again. `clock`: one that knows the
-        server's time already."""
-        require_loop("asyncio", "Session")
-        now = asyncio.get_running_loop().time
-        super().__init__(
-            http, credentials, retry_seconds=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock()
-        )
-
-
-def log_in(
-    url: str, username: str, password: str, *, patience: float = RETRY_SECONDS
-) -> AbstractAsyncContextManager[Session]:
-    """Logs in at `url` (http or https, without a path) and out at the end of the block, then for at most two seconds.
-
-    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses
-    them, but never for this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and
-    ValueError for an address that is none.
-    """
-    require_loop("asyncio", "log_in")
-    parse_server_url(url)
-    return _logged_in(url, by_password(username, password), patience)
-
-
-def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
-    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
-
-    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
-    """
-    require_loop("asyncio", "exchange")
-    parse_server_url(url)
-    return _logged_in(url, by_token(token), patience)
-
-
-def log_in_as_guest(
-    url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
-) -> AbstractAsyncContextManager[Session]:
-    """As `log_in`, without an account: the same `device_key` is the same guest. Make one by `new_device_key`, and keep
-    it secret. `username`: for a new guest; one that is taken gets a number.
-
-    Raises Refused (401: the key's guest has an account now; 403: the server has no guests) and as `log_in`.
-    """
-    require_loop("asyncio", "log_in_as_guest")
-    parse_server_url(url)
-    return _logged_in(url, by_device_key(device_key, username), patience)
-
-
-@asynccontextmanager
-async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
-    clock, now = ServerClock(), asyncio.get_running_loop().time
-    async with open_http(url) as http:
-        steps = log_in_steps(how, now=now, retry_seconds=patience)
-        credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
-        session = Session(http, credentials, patience=patience, clock=clock)
-        try:
-            yield session
-        finally:
-            await _finish(_log_out(session))
-
-
-async def _log_out(session: Session) -> None:
-    """Ends the session if the server answers in time; else it expires."""
-    try:
-        async with asyncio.timeout(LOG_OUT_TIMEOUT_SECONDS):
-            await session.log_out()
-    except (ClientError, TimeoutError):
-        pass
-
-
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits short work to its end, even if cancelled meanwhile. The cancellation is raised afterwards."""
-    task, cancelled = asyncio.create_task(work), False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-
-
-# ---- a game's server -------------------------------------------------------------------------------------------------
-
-
-class ServerClient(BaseServerClient):
-    """What a game's own server does with a server key. `http` has the server as its `base_url` and is the caller's to
-    close. Several tasks may use a client at once."""
-
-    def __init__(self, http: httpx.AsyncClient, key: str, *, patience: float = RETRY_SECONDS) -> None:
-        """`patience`: seconds for which a request without an answer is tried again."""
-        require_loop("asyncio", "ServerClient")
-        now = asyncio.get_running_loop().time
-        super().__init__(http, key, retry_seconds=patience, now=now, sleep=asyncio.sleep)
-
-
-@asynccontextmanager
-async def open_server(url: str, key: str, *, patience: float = RETRY_SECONDS) -> AsyncIterator[ServerClient]:
-    """A client of the server at `url` (http or https, without a path) with a server key. Nothing is sent before the
-    first call. Raises ValueError for an address that is none."""
-    require_loop("asyncio", "open_server")
-    parse_server_url(url)
-    async with open_http(url) as http:
-        yield ServerClient(http, key, patience=patience)
-
-
-# ---- the board -------------------------------------------------------------------------------------------------------
 
 
 class _Connect(websockets.connect):
