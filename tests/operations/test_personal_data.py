@@ -138,10 +138,12 @@ async def test_an_export_tells_nothing_that_protects_against_cheats(database_url
         await one.stores.execute(LOG_SQL, user, 2)
         await one.stores.execute(
             """INSERT INTO bans (id, user_id, kind, reason, is_reason_shown, actor, lifted_at)
-               VALUES (1, $1, 2, 'shown reason', true, 'them', now()),
-                      (2, $1, 2, 'hidden reason', false, 'them', now()),
-                      (3, $1, 1, 'shadow reason', false, 'them', NULL)""",
+               VALUES (1, $1, $2, 'shown reason', true, 'them', now()),
+                      (2, $1, $2, 'hidden reason', false, 'them', now()),
+                      (3, $1, $3, 'shadow reason', false, 'them', NULL)""",
             user,
+            Ban.FULL,
+            Ban.SHADOW,
         )
         await one.stores.execute(
             "INSERT INTO reversals (id, user_id, action_id, seq, points, reason, actor) "
