@@ -80,7 +80,6 @@ LEFT_OUT = {
     "flags": "found by rules against cheats, who would learn the rules from it",
     "log_in_networks": "hashes of networks with a secret key, kept for 35 days",
     "log_secrets": "a secret of the transparency log",
-    "user_holds": "which of the flags have actions wait; the actions that wait are exported",
     "user_notes": "notes of moderators for one another",
     "user_holds": "set by rules against cheats, who would learn the rules from it",
 }
