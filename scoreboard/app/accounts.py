@@ -96,9 +96,11 @@ def build_log_signer(settings: Settings, keys: Keys) -> LogSigner | None:
     return LogSigner(settings.log_name, keys.log[keys.current_log]) if keys.log else None
 
 
-def log_keys(settings: Settings, keys: Keys) -> list[VerifierKey]:
-    """The public keys whose checkpoints are this log's: the present one and former ones."""
-    return [LogSigner(settings.log_name, private).verifier for private in keys.log.values()]
+def log_verifiers(settings: Settings) -> list[VerifierKey]:
+    """The public keys whose checkpoints are this log's: the present one and former ones. Makes no development keys,
+    since new ones have signed nothing. Raises StartError."""
+    keys = settings.security.known_log_keys(settings.embedded.data_dir)
+    return [LogSigner(settings.log_name, private).verifier for private in keys.values()]
 
 
 def own_host(settings: Settings) -> str:

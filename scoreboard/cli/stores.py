@@ -10,12 +10,10 @@ from collections.abc import Mapping
 import click
 import trio
 
-from scoreboard.app.accounts import log_keys
+from scoreboard.app.accounts import log_verifiers
 from scoreboard.cli.options import configured
 from scoreboard.domain.boards import BOARDS
 from scoreboard.operations.admin.verify import corrections, differences, log_differences
-from scoreboard.security.checkpoints import VerifierKey
-from scoreboard.settings.keys import KEYS_FILE
 from scoreboard.settings.model import Settings
 from scoreboard.storage.start_stores import start_stores
 from scoreboard.workers.projector import rebuild_board as rebuild
@@ -54,7 +52,7 @@ def rebuild_board(settings: Settings) -> None:
 @configured()
 def verify(settings: Settings) -> None:
     """Compare the action log, the scores, Redis and the transparency log; exit 1 if they differ."""
-    keys = _log_keys(settings)
+    keys = log_verifiers(settings)
 
     async def run() -> bool:
         is_equal = True
@@ -76,13 +74,6 @@ def verify(settings: Settings) -> None:
 
     if not trio.run(run):
         sys.exit(1)
-
-
-def _log_keys(settings: Settings) -> list[VerifierKey]:
-    """Whose checkpoints count. Makes no development keys: new ones have signed nothing."""
-    data_dir = settings.embedded.data_dir
-    is_known = settings.security.log_keys or (data_dir / KEYS_FILE).exists()
-    return log_keys(settings, settings.security.keys(data_dir)) if is_known else []
 
 
 def _print(found: Mapping[str, str]) -> None:

@@ -37,7 +37,7 @@ from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
 from scoreboard.settings.anomalies import Alerts, Anomalies
 from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
-from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
+from scoreboard.settings.keys import KEYS_FILE, Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
     Limit,
     Seconds,
@@ -171,9 +171,7 @@ class Security(Section):
             signing, current_signing = dict(made.signing), made.current_signing
         if made and not master:
             master, current_master = dict(made.master), made.current_master
-        log = {name: decode_signing_key(key.get_secret_value()) for name, key in self.log_keys.items()}
-        if made and not log:
-            log = dict(made.log)
+        log = self._given_log_keys() or dict(made.log if made else {})
         return Keys(
             signing=signing,
             current_signing=current_signing,
@@ -182,6 +180,14 @@ class Security(Section):
             log=log,
             current_log=self.current_log_key or next(iter(log), ""),
         )
+
+    def known_log_keys(self, data_dir: Path) -> dict[str, bytes]:
+        """The keys of the transparency log, without making any. Raises StartError."""
+        given = self._given_log_keys()
+        return given or (dict(development_keys(data_dir).log) if (data_dir / KEYS_FILE).exists() else {})
+
+    def _given_log_keys(self) -> dict[str, bytes]:
+        return {name: decode_signing_key(key.get_secret_value()) for name, key in self.log_keys.items()}
 
 
 class Limits(Section):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,13 @@ async def server(database_url: str, redis_url: str) -> AsyncIterator[WebServer]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `scoreboard audit …` in a thread, beside the server, and returns its result."""
+    """Runs `scoreboard audit …` (or `verify`) in a thread, beside the server, and returns its result."""
 
     def command(*arguments: str) -> Result:
         out, err = Stream(), Stream()
+        words = arguments if arguments[0] == "verify" else ("audit", *arguments)
         with monkeypatch.context() as patched, unchanged_logging():
-            for name, value in (("stdout", out), ("stderr", err), ("argv", ["scoreboard", "audit", *arguments])):
+            for name, value in (("stdout", out), ("stderr", err), ("argv", ["scoreboard", *words])):
                 patched.setattr(sys, name, value)
             try:
                 cli.main()
@@ -212,3 +214,25 @@ async def test_the_export_has_every_leaf_and_records_of_those_who_are_there(
         assert leaf_hash(line["record"].encode()).hex() == line["hash"]
     assert "level-1" not in result.out
     assert json.loads(lines[3]["record"])["event"] == "user_erased"
+
+
+async def test_verify_counts_the_log_and_names_what_was_changed(
+    server: WebServer, run: Run, monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """With the key of the settings; no development keys are made for it."""
+    user = (await server.register())["userId"]
+    await play(server, user, "level-1", "level-2")
+    monkeypatch.setenv("SCOREBOARD_POSTGRES__URL", database_url)
+    monkeypatch.setenv("SCOREBOARD_REDIS__URL", redis_url)
+    monkeypatch.setenv("SCOREBOARD_EMBEDDED__DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SCOREBOARD_SECURITY__LOG_KEYS__A", b64encode(bytes(32)).decode())
+    monkeypatch.setenv("SCOREBOARD_SECURITY__LOG_NAME", "scores.example")
+    result = await run("verify")
+    counted = "log: 2 records compared (0 of erased users, 0 removed by age), 1 checkpoints, {} differences"
+    assert counted.format(0) in result.out.splitlines()
+    await server.people.stores.execute("UPDATE action_logs SET points_awarded = 1000 WHERE action_id = 'level-2'")
+    result = await run("verify")
+    assert result.code == 1
+    assert counted.format(1) in result.out.splitlines()
+    assert f"of user {user}: is not the record that was sealed" in result.out
+    assert not (tmp_path / "data").exists()
