@@ -39,6 +39,13 @@ class ReasonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason
 
 
+class WithdrawalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a decision is taken back. It becomes a note about the user. The body may be left out."""
+
+    may_be_absent: ClassVar[bool] = True
+    reason: Reason
+
+
 class NoteBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A note for other moderators; the user never reads it."""
 

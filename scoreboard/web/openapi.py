@@ -48,7 +48,10 @@ class Provider(OpenAPIProvider):
 
     def build_request_body(self, model: Any, source: Any) -> tuple[JsonObject, JsonObject]:
         schema, components = _schema(model)
-        return {"required": True, "content": {"application/json": {"schema": schema}}}, components
+        return {
+            "required": not getattr(model, "may_be_absent", False),
+            "content": {"application/json": {"schema": schema}},
+        }, components
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[JsonObject, JsonObject]:
         described: JsonObject = {"description": (model.__doc__ or "").strip()}

@@ -59,6 +59,8 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("PUT", "/api/v1/admin/users/{user}/role"),
             ("POST", "/api/v1/admin/users/{user}/actions/{action}/reverse"),
             ("DELETE", "/api/v1/admin/users/{user}/actions/{action}/reverse"),
+            ("GET", "/api/v1/admin/me"),
+            ("GET", "/api/v1/admin/server-keys"),
             ("GET", "/api/v1/admin/flags"),
             ("POST", "/api/v1/admin/flags/{flag}"),
             ("GET", "/api/v1/admin/held"),

@@ -27,9 +27,11 @@ async def ban_user(
     return outcome
 
 
-async def lift_ban(stores: Stores, boards: BoardRefresh, user: UUID, actor: UUID) -> int | Refusal:
-    """Lifts the ban in force; returns its id. All points come back. Raises as `ban_user`."""
-    outcome = await bans.lift(stores, user, actor)
+async def lift_ban(
+    stores: Stores, boards: BoardRefresh, user: UUID, actor: UUID, reason: str | None = None
+) -> int | Refusal:
+    """Lifts the ban in force; returns its id. All points come back. A reason becomes a note. Raises as `ban_user`."""
+    outcome = await bans.lift(stores, user, actor, reason)
     if not isinstance(outcome, Refusal):
         await boards.send(user)
     return outcome

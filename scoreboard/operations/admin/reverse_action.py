@@ -26,10 +26,17 @@ async def reverse_action(
 
 
 async def undo_reversal(
-    stores: Stores, boards: BoardRefresh, user: UUID, action_id: str, actor: UUID, *, request_id: str
+    stores: Stores,
+    boards: BoardRefresh,
+    user: UUID,
+    action_id: str,
+    actor: UUID,
+    reason: str | None = None,
+    *,
+    request_id: str,
 ) -> Correction | Refusal:
-    """Undoes the reversal that is in force. Raises as `reverse_action`."""
-    return await _tell(boards, user, await reversals.undo(stores, user, action_id, actor), request_id)
+    """Undoes the reversal that is in force. A reason becomes a note. Raises as `reverse_action`."""
+    return await _tell(boards, user, await reversals.undo(stores, user, action_id, actor, reason), request_id)
 
 
 async def _tell(

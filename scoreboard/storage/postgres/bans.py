@@ -12,7 +12,7 @@ from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.bans import Ban
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
+from scoreboard.storage.postgres import audit_events, notes
 from scoreboard.storage.postgres.decisions import decided_aio, lock_subject_aio, next_id_aio
 
 SET_BAN_SQL = "UPDATE users SET ban = $2 WHERE id = $1"
@@ -37,9 +37,10 @@ async def put_on(
     return await stores.in_transaction(_put_on_aio, user, kind, reason, actor, is_reason_shown)
 
 
-async def lift(stores: Stores, user: UUID, actor: UUID) -> int | Refusal:
-    """Lifts the ban that is in force and returns its id. Raises and waits as `put_on`."""
-    return await stores.in_transaction(_lift_aio, user, actor)
+async def lift(stores: Stores, user: UUID, actor: UUID, reason: str | None = None) -> int | Refusal:
+    """Lifts the ban that is in force and returns its id. A reason becomes a note about the user. Raises and waits as
+    `put_on`."""
+    return await stores.in_transaction(_lift_aio, user, actor, reason)
 
 
 async def _put_on_aio(
@@ -62,7 +63,7 @@ async def _put_on_aio(
     return ban
 
 
-async def _lift_aio(conn: asyncpg.Connection, user: UUID, actor: UUID) -> int | Refusal:
+async def _lift_aio(conn: asyncpg.Connection, user: UUID, actor: UUID, reason: str | None) -> int | Refusal:
     subject = await lock_subject_aio(conn, user, actor)
     if isinstance(subject, Refusal):
         return subject
@@ -75,4 +76,6 @@ async def _lift_aio(conn: asyncpg.Connection, user: UUID, actor: UUID) -> int | 
     await conn.execute(SET_BAN_SQL, user, Ban.NONE)
     details = {"ban": ban, "shadow": subject.ban is Ban.SHADOW}
     await audit_events.add_aio(conn, [AuditEvent(AuditKind.BAN_LIFTED, str(actor), user, details)])
+    if reason is not None:
+        await notes.write_aio(conn, user, f"Why the ban was lifted: {reason}", actor)
     return int(ban or 0)

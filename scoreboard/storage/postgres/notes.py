@@ -34,6 +34,12 @@ async def _add_aio(conn: asyncpg.Connection, user: UUID, note: str, actor: UUID)
         return subject
     if await conn.fetchval(COUNT_SQL, user) >= MAX_NOTES:
         return TOO_MANY
+    return await write_aio(conn, user, note, actor)
+
+
+async def write_aio(conn: asyncpg.Connection, user: UUID, note: str, actor: UUID) -> int:
+    """Adds a note in the transaction of a decision that has locked the user, whatever their number: why the decision
+    was taken back. Returns its id. Raises what asyncpg raises."""
     added = await next_id_aio(conn)
     await conn.execute(INSERT_SQL, added, user, note, str(actor))
     await audit_events.add_aio(conn, [AuditEvent(AuditKind.NOTE_ADDED, str(actor), user, {"note": added})])

@@ -18,7 +18,7 @@ from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.boards import LEADERBOARD, Board, Totals
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import audit_events
+from scoreboard.storage.postgres import audit_events, notes
 from scoreboard.storage.postgres.decisions import decided_aio, lock_subject_aio, milliseconds, next_id_aio
 
 # The key's processed_at leads to the log's one partition.
@@ -95,9 +95,12 @@ async def reverse(
     return await stores.in_transaction(_reverse_aio, boards, user, action_id, reason, actor)
 
 
-async def undo(stores: Stores, user: UUID, action_id: str, actor: UUID) -> Correction | Refusal:
-    """Makes a reversed action count again: every total gets what the reversal took. Raises and waits as `reverse`."""
-    return await stores.in_transaction(_undo_aio, user, action_id, actor)
+async def undo(
+    stores: Stores, user: UUID, action_id: str, actor: UUID, reason: str | None = None
+) -> Correction | Refusal:
+    """Makes a reversed action count again: every total gets what the reversal took. A reason becomes a note about the
+    user. Raises and waits as `reverse`."""
+    return await stores.in_transaction(_undo_aio, user, action_id, actor, reason)
 
 
 async def _reverse_aio(
@@ -134,7 +137,9 @@ async def _reverse_aio(
     return Correction(reversal, previous, new, milliseconds(at))
 
 
-async def _undo_aio(conn: asyncpg.Connection, user: UUID, action_id: str, actor: UUID) -> Correction | Refusal:
+async def _undo_aio(
+    conn: asyncpg.Connection, user: UUID, action_id: str, actor: UUID, reason: str | None
+) -> Correction | Refusal:
     subject = await lock_subject_aio(conn, user, actor)
     if isinstance(subject, Refusal):
         return subject
@@ -153,6 +158,8 @@ async def _undo_aio(conn: asyncpg.Connection, user: UUID, action_id: str, actor:
             await conn.execute(GIVE_BOARD_SQL, user, points, found["seq"], name, period, segment)
     at = await conn.fetchval(UNDO_SQL, found["id"], str(actor))
     await _audit_aio(conn, AuditKind.REVERSAL_UNDONE, found["id"], user, action_id, found["seq"], actor)
+    if reason is not None:
+        await notes.write_aio(conn, user, f"Why {action_id} counts again: {reason}", actor)
     return Correction(found["id"], previous, new, milliseconds(at))
 
 

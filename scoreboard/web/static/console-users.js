@@ -128,8 +128,8 @@ function decisions({ decide, request }, user) {
       about: `${username} comes back on every board, with all points.`,
       confirm: 'Lift the ban',
       done: `The ban of ${username} is lifted.`,
-      limit: 0,
-      act: () => request(`users/${userId}/ban`, 'DELETE'),
+      limit: MAX_REASON,
+      act: (reason) => request(`users/${userId}/ban`, 'DELETE', { reason }),
     });
   const note = () =>
     decide({
@@ -222,13 +222,22 @@ function describe({ kind, details }) {
 }
 
 /**
+ * An action id as the API takes it in a path, whatever it is: in base64url after `~`. A cheat may have chosen `..`.
+ * @param {string} actionId
+ */
+function actionSegment(actionId) {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(actionId));
+  return `~${btoa(bytes).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')}`;
+}
+
+/**
  * The button that takes an action's points, or gives them back.
  * @param {Console} console @param {any} user @param {any} entry
  */
 function correction({ decide, request }, { userId, username }, { kind, details }) {
   if (kind !== 'action') return null;
   const { actionId, actionType, points: worth, isReversed } = details;
-  const path = `users/${userId}/actions/${encodeURIComponent(actionId)}/reverse`;
+  const path = `users/${userId}/actions/${actionSegment(actionId)}/reverse`;
   const about = `${actionType} ${actionId} of ${username}, ${worth} points.`;
   const undo = () =>
     decide({
@@ -236,8 +245,8 @@ function correction({ decide, request }, { userId, username }, { kind, details }
       about: `${about} It counts again.`,
       confirm: 'Undo the reversal',
       done: 'The action counts again.',
-      limit: 0,
-      act: () => request(path, 'DELETE'),
+      limit: MAX_REASON,
+      act: (reason) => request(path, 'DELETE', { reason }),
     });
   const reverse = () =>
     decide({

@@ -19,10 +19,10 @@ from scoreboard.operations.admin.reverse_action import reverse_action, undo_reve
 from scoreboard.storage.board_refresh import BoardRefresh
 from scoreboard.storage.postgres.reversals import Correction
 from scoreboard.web import json_body
-from scoreboard.web.admin_schemas import MAX_REASON_LENGTH, Corrected, CorrectedAnswer, ReasonBody
+from scoreboard.web.admin_schemas import MAX_REASON_LENGTH, Corrected, CorrectedAnswer, ReasonBody, WithdrawalBody
 from scoreboard.web.responses import success
 from scoreboard.web.route import Route
-from scoreboard.web.routes.admin.parameters import action_of, user_of
+from scoreboard.web.routes.admin.parameters import action_of, user_of, withdrawal_reason
 from scoreboard.web.staff import Member, Staff
 
 _reason = msgspec.json.Decoder(ReasonBody)
@@ -52,8 +52,9 @@ class AdminCorrectionRoutes:
             ADMIN_REVERSE_PATH,
             self.undo,
             name="admin_undo_reversal",
+            request_type=WithdrawalBody,
             response_type=CorrectedAnswer,
-            errors=(404, 409),
+            errors=(404, 409, 415),
         )
 
     async def reverse(self, request: Request, member: Member) -> Response | Refusal:
@@ -75,13 +76,15 @@ class AdminCorrectionRoutes:
 
     async def undo(self, request: Request, member: Member) -> Response | Refusal:
         """Undo a reversal: the action counts again, at the place in the order that it had."""
-        user, action = user_of(request), action_of(request)
+        user, action, reason = user_of(request), action_of(request), withdrawal_reason(request)
         if isinstance(user, Refusal):
             return user
         if isinstance(action, Refusal):
             return action
+        if isinstance(reason, Refusal):
+            return reason
         outcome = await undo_reversal(
-            self._stores, self._boards, user, action, member.user, request_id=request.request_id.decode()
+            self._stores, self._boards, user, action, member.user, reason, request_id=request.request_id.decode()
         )
         return _response(user, action, outcome)
 

@@ -7,13 +7,17 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.admin_queries import Values, read_action_id, read_number, read_user_id
+from scoreboard.domain.admin_queries import Values, read_action_id, read_number, read_text, read_user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.queries import OUT_OF_BOUNDS, check_parameters, parse_query
 from scoreboard.http.request import Request
+from scoreboard.web import json_body
+from scoreboard.web.admin_schemas import MAX_REASON_LENGTH, WithdrawalBody
 
 # Of /api/v1/admin/users/<user>/actions/<action>/…, split at slashes; flags and held actions stand where users do.
 USER_SEGMENT, ACTION_SEGMENT = 5, 7
+
+_withdrawal = msgspec.json.Decoder(WithdrawalBody)
 
 
 def user_of(request: Request) -> UUID | Refusal:
@@ -29,6 +33,14 @@ def action_of(request: Request) -> str | Refusal:
 def number_of(request: Request) -> int | Refusal:
     """The flag or the held action that the path names."""
     return read_number(request.path.split(b"/")[USER_SEGMENT].decode("latin-1"))
+
+
+def withdrawal_reason(request: Request) -> str | Refusal | None:
+    """The reason of a decision that is taken back; None for a request without a body."""
+    if not request.body:
+        return None
+    body = json_body.read(request, _withdrawal)
+    return body if isinstance(body, Refusal) else read_text("reason", body.reason, MAX_REASON_LENGTH)
 
 
 def read_query(request: Request, query_type: type[msgspec.Struct]) -> Values | Refusal:

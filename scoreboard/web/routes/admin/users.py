@@ -58,10 +58,11 @@ from scoreboard.web.admin_schemas import (
     UserRole,
     UserRoleAnswer,
     UsersQuery,
+    WithdrawalBody,
 )
 from scoreboard.web.responses import no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.routes.admin.parameters import read_query, user_of
+from scoreboard.web.routes.admin.parameters import read_query, user_of, withdrawal_reason
 from scoreboard.web.schemas import NoContent
 from scoreboard.web.staff import Member, Staff
 
@@ -117,9 +118,10 @@ class AdminUserRoutes:
             ADMIN_BAN_PATH,
             self.lift,
             name="admin_lift_ban",
+            request_type=WithdrawalBody,
             response_type=NoContent,
             status=204,
-            errors=(404, 409),
+            errors=(404, 409, 415),
         )
         yield route(
             Role.MODERATOR,
@@ -209,10 +211,12 @@ class AdminUserRoutes:
 
     async def lift(self, request: Request, member: Member) -> Response | Refusal:
         """Lift a user's ban: back on every board, with all points."""
-        user = user_of(request)
+        user, reason = user_of(request), withdrawal_reason(request)
         if isinstance(user, Refusal):
             return user
-        outcome = await lift_ban(self._stores, self._boards, user, member.user)
+        if isinstance(reason, Refusal):
+            return reason
+        outcome = await lift_ban(self._stores, self._boards, user, member.user, reason)
         return outcome if isinstance(outcome, Refusal) else no_content()
 
     async def note(self, request: Request, member: Member) -> Response | Refusal:

@@ -103,7 +103,12 @@ async def test_a_bad_body_is_refused_on_every_route_and_changes_nothing(
     async with serve_web(database_url, redis_url) as server:
         mia, ann = await person(server, "Mia", Role.ADMIN), await person(server, "Ann")
         before = await counts(server)
-        routes = [route for route in admin_routes(server) if route.request_type is not None]
+        routes = [
+            route
+            for route in admin_routes(server)
+            if route.request_type is not None
+            and not (what == "empty" and getattr(route.request_type, "may_be_absent", False))
+        ]
         assert routes
         for route in routes:
             answer = await mia.send(route.method, filled(route, ann.user), **sent)
@@ -130,7 +135,7 @@ async def test_a_bad_query_is_refused_on_every_list(database_url: str, redis_url
 async def test_a_path_that_names_no_user_is_not_found(database_url: str, redis_url: str) -> None:
     async with serve_web(database_url, redis_url) as server:
         mia = await person(server, "Mia", Role.ADMIN)
-        body = {"POST": {"reason": "a"}, "PUT": {"role": "viewer"}}
+        body = {"POST": {"reason": "a"}, "DELETE": {"reason": "a"}, "PUT": {"role": "viewer"}}
         for route in admin_routes(server):
             if "<user>" in route.path:
                 for name in ("me", "0", "%C3%A9", "00000000-0000-0000-0000-000000000000"):

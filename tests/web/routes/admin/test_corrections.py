@@ -58,3 +58,17 @@ async def test_no_action_id_is_out_of_reach(database_url: str, redis_url: str) -
         for action_id in ("a b", "é", "x" * 100):
             back = await mia.send("DELETE", f"users/{ann.user}/actions/{quote(action_id, safe='')}/reverse")
             assert back.json()["data"]["pointsAwarded"] == 10
+
+
+async def test_why_a_reversal_was_undone_becomes_a_note(database_url: str, redis_url: str) -> None:
+    async with serve_web(database_url, redis_url) as server:
+        mia, ann = await person(server, "Mia", Role.MODERATOR), await person(server, "Ann")
+        async with connection(server.people.stores) as conn:
+            await Scribe(conn, randbits(60)).record([claim(ann.user, points=10, action_id="a1")])
+        path = f"users/{ann.user}/actions/a1/reverse"
+        assert (await mia.send("POST", path, json={"reason": "too fast"})).status_code == 200
+        assert (await mia.send("DELETE", path, json={"reason": "a fast player"})).status_code == 200
+        assert (await mia.send("DELETE", path, json={"reason": "a fast player"})).status_code == 409
+        history = (await mia.send("GET", f"users/{ann.user}")).json()["data"]["history"]
+        notes = [entry["details"]["note"] for entry in history if entry["kind"] == "note"]
+        assert notes == ["Why a1 counts again: a fast player"]

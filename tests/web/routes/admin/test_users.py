@@ -165,3 +165,20 @@ async def test_two_requests_at_once_decide_once(database_url: str, redis_url: st
             )
             == 1
         )
+
+
+async def test_why_a_ban_was_lifted_becomes_a_note(database_url: str, redis_url: str) -> None:
+    """In the ban's own transaction: the second of two moderators leaves none. The document says that the body is
+    optional."""
+    async with serve_web(database_url, redis_url) as server:
+        mia, ann = await person(server, "Mia", Role.MODERATOR), await person(server, "Ann")
+        path = f"users/{ann.user}/ban"
+        await mia.send("POST", path, json={"reason": "a bot"})
+        assert (await mia.send("DELETE", path, json={"reason": " no bot "})).status_code == 204
+        assert (await mia.send("DELETE", path, json={"reason": "no bot"})).status_code == 409
+        history = (await mia.send("GET", f"users/{ann.user}")).json()["data"]["history"]
+        notes = [entry["details"] for entry in history if entry["kind"] == "note"]
+        assert notes == [{"note": "Why the ban was lifted: no bot", "by": "Mia"}]
+        document = (await server.http.get("/api/v1/openapi.json")).json()
+        operation = document["paths"]["/api/v1/admin/users/{user}/ban"]
+        assert [operation[method]["requestBody"]["required"] for method in ("post", "delete")] == [True, False]
