@@ -233,6 +233,23 @@ def test_without_a_role_the_console_shows_nothing(visitor: BrowserContext, site:
 
 
 @in_browser
+def test_a_server_that_does_not_answer_is_not_a_missing_role(visitor: BrowserContext, site: ConsoleSite) -> None:
+    """The page says what is wrong, and goes on by "Try again"; a view that can't be read says so too."""
+    page = site.open(visitor, "Vic")
+    expect(page.get_by_role("heading", name="Users")).to_be_visible()
+    page.route("**/api/v1/admin/**", lambda route: route.abort())
+    page.get_by_role("link", name="Log").click()
+    expect(page.get_by_role("alert")).to_have_text("The server does not answer.")
+    page.reload()
+    notice(page, "The server does not answer.")
+    expect(page.get_by_text("You have no role here")).to_be_hidden()
+    page.unroute("**/api/v1/admin/**")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="Log")).to_be_visible()
+    expect(page.locator("#notice")).to_be_empty()
+
+
+@in_browser
 def test_a_role_that_is_taken_while_the_page_is_open_ends_it(visitor: BrowserContext, site: ConsoleSite) -> None:
     """At the next request, also in the middle of a decision, which does not take place. A smaller role leaves less."""
     user = site.users["Ann"].user

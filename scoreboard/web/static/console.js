@@ -1,6 +1,6 @@
 /**
  * The console: who is logged in and with which role, which view the address names, and the dialog in which decisions
- * are confirmed. What somebody may do is decided by the server at each request; what is hidden here is only not offered.
+ * are confirmed. The server decides at each request what somebody may do; what is hidden here is only not offered.
  */
 import { Account } from './account.js';
 import { Refused } from './actions.js';
@@ -43,6 +43,8 @@ const $ = (id) => document.getElementById(id);
 const account = new Account(ask, '', { lasting: true });
 const title = document.title;
 /** @type {{userId: string, username: string, role: string} | null} */ let me = null;
+let isStarting = false; // it is being found out who is here
+let isRefused = false; // the server says that there is no role; else it may only not answer
 let shown = 0; // counts views; what comes for an earlier one is dropped
 
 /** @param {string} words */
@@ -73,6 +75,7 @@ async function readRole() {
   } catch (error) {
     const { status } = /** @type {Refused} */ (error);
     if (status !== 403 && status !== 404 && status !== 401) throw error;
+    isRefused = status !== 401;
     me = null;
   }
   drawFrame();
@@ -85,7 +88,8 @@ async function readRole() {
 function drawFrame() {
   const isIn = account.expected;
   $('enter').hidden = isIn;
-  $('refused').hidden = !isIn || Boolean(me);
+  $('refused').hidden = !isIn || Boolean(me) || isStarting;
+  $('no-role').hidden = !isRefused;
   $('view').hidden = $('nav').hidden = !me;
   $('who').hidden = !isIn;
   if (!me) $('view').replaceChildren();
@@ -104,15 +108,17 @@ function drawFrame() {
 
 /** Finds out who is here, and shows the view. */
 async function start() {
+  isStarting = true;
+  isRefused = false;
+  announce('');
   try {
     if (account.expected && (await account.token())) await readRole();
     else me = null;
   } catch (error) {
     me = null;
-    drawFrame();
     if (/** @type {Refused} */ (error).status !== 401) announce(wordsOf(error));
-    return;
   }
+  isStarting = false;
   drawFrame();
   await draw();
 }
@@ -195,7 +201,10 @@ function decide(decision) {
   (limit ? $('reason') : $('cancel')).focus();
 }
 
-$('cancel').addEventListener('click', () => $('decide').close());
+$('cancel').addEventListener('click', () => $('confirm').disabled || $('decide').close());
+$('decide').addEventListener('cancel', (/** @type {Event} */ event) => {
+  if ($('confirm').disabled) event.preventDefault(); // the decision is on its way: its answer ends the dialog
+});
 $('decide').addEventListener('close', () => document.activeElement === document.body && focusHeading());
 $('decide')
   .querySelector('form')
@@ -259,6 +268,7 @@ account.addEventListener('change', async () => {
   if (user === known) return; // a renewal
   const ended = known && !user && !account.left;
   known = user;
+  if (isStarting) return; // the session of before, which is renewed
   me = null;
   announce('');
   await start();
