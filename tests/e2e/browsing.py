@@ -127,7 +127,7 @@ class Player:
 
     def __init__(self, url: str, name: str) -> None:
         body = {"username": name, "email": f"{uuid4().hex}@example.org", "password": "a long password"}
-        answer = httpx.post(f"{url}/api/v1/auth/register", json=body)
+        answer = httpx.post(f"{url}/api/v1/auth/register", json=body, timeout=PAGE_TIMEOUT_MS / 1000)
         assert answer.status_code == httpx.codes.CREATED, answer.text
         self._url, self._session = url, answer.json()["data"]
 
