@@ -34,7 +34,7 @@ from scoreboard.domain.paths import (
 from scoreboard.security.signatures import sign
 from tests.e2e.server_processes import ServerProcess
 
-EXAMPLES = 6  # requests of an operation, a caller and a mode
+EXAMPLES = 5  # requests of an operation, a caller and a mode
 ANONYMOUS_EXAMPLES = 2  # the same where all are answered 401 and few bugs can be
 TIMEOUT_SECONDS = 10  # bounds a hang
 ENDS_SESSIONS = {("DELETE", PROFILE_PATH), ("POST", LOGOUT_PATH), ("DELETE", SESSIONS_PATH)}
