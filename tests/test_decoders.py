@@ -20,10 +20,10 @@ import scoreboard
 from scoreboard.domain.errors import Refusal
 from scoreboard.drivers.https_client import Answer
 from scoreboard.operations.oidc_metadata import MetadataError, ProviderMetadata, parse_metadata
+from scoreboard.operations.personal_data import read_place
 from scoreboard.operations.webhooks import read_answer
 from scoreboard.web import json_body
 from scoreboard.web.routes.auth import COOKIES_READ, DEVICE_COOKIE, REFRESH_COOKIE, read_cookies
-from scoreboard.web.routes.personal_data import read_place
 from tests.web.requests import request
 
 ROOT = Path(__file__).parent.parent

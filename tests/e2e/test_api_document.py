@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.generation.modes import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from scoreboard.domain.paths import (
     ADMIN_PREFIX,
@@ -38,6 +46,16 @@ EXAMPLES = 5  # requests of an operation, a caller and a mode
 ANONYMOUS_EXAMPLES = 2  # the same where all are answered 401 and few bugs can be
 TIMEOUT_SECONDS = 10  # bounds a hang
 ENDS_SESSIONS = {("DELETE", PROFILE_PATH), ("POST", LOGOUT_PATH), ("DELETE", SESSIONS_PATH)}
+
+
+Operation = schemathesis.APIOperation[Any, Any, Any, Any]
+Case = schemathesis.Case[Any]
+CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
 
 
 class CheapServer(ServerProcess):
@@ -85,7 +103,7 @@ class Callers:
     def _guest(self) -> dict[str, Any]:
         return self._data(requests.post(f"{self._node.url}/api/v1/auth/guest", timeout=TIMEOUT_SECONDS))
 
-    def of(self, operation: schemathesis.APIOperation) -> list[str]:
+    def of(self, operation: Operation) -> list[str]:
         """Who is to call an operation."""
         security = json.dumps(operation.definition.raw.get("security", []))
         if "serverKey" in security:
@@ -94,7 +112,7 @@ class Callers:
             return ["nobody", "user", "admin"]
         return ["nobody", "user"] if "bearer" in security else ["nobody"]
 
-    def token(self, caller: str, operation: schemathesis.APIOperation) -> str:
+    def token(self, caller: str, operation: Operation) -> str:
         if caller == "user":
             if (operation.method.upper(), operation.path) in ENDS_SESSIONS:
                 return str(self._guest()["accessToken"])
@@ -102,7 +120,7 @@ class Callers:
         return {"nobody": "", "admin": str(self._admin["accessToken"]), "key": self._key}[caller]
 
 
-def prepare(case: schemathesis.Case, node: ServerProcess, callers: Callers, caller: str) -> requests.PreparedRequest:
+def prepare(case: Case, node: ServerProcess, callers: Callers, caller: str) -> requests.PreparedRequest:
     """The request of a case; an action of today, and signed; a poll that does not wait."""
     path = case.operation.path
     if path == SUBMIT_PATH and isinstance(case.body, dict) and "timestamp" in case.body:
@@ -132,7 +150,7 @@ def prepare(case: schemathesis.Case, node: ServerProcess, callers: Callers, call
     return request
 
 
-def check(case: schemathesis.Case, node: ServerProcess, callers: Callers, caller: str) -> int:
+def check(node: ServerProcess, callers: Callers, caller: str, case: Case) -> int:
     """Sends a case and compares the answer with the document. Returns its status."""
     request = prepare(case, node, callers, caller)
     with requests.Session() as session:
@@ -143,24 +161,13 @@ def check(case: schemathesis.Case, node: ServerProcess, callers: Callers, caller
             assert answer.headers["content-type"] == "text/event-stream"
             answer.close()
             return answer.status_code
-        case.validate_response(
-            answer,
-            checks=[
-                schemathesis.checks.CHECKS.get_one(name)
-                for name in (
-                    "not_a_server_error",
-                    "status_code_conformance",
-                    "content_type_conformance",
-                    "response_schema_conformance",
-                )
-            ],
-        )
+        case.validate_response(answer, checks=CHECKS)
         return answer.status_code
 
 
 def try_operation(
-    operation: schemathesis.APIOperation,
-    run: Callable[[schemathesis.Case], int],
+    operation: Operation,
+    run: Callable[[Case], int],
     mode: GenerationMode,
     examples: int,
 ) -> set[int]:
@@ -176,7 +183,7 @@ def try_operation(
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def send(case: schemathesis.Case) -> None:
+    def send(case: Case) -> None:
         statuses.add(run(case))
 
     with suppress(Unsatisfiable):  # nothing of the operation can be wrong: it has no body and no parameter
@@ -189,6 +196,7 @@ def test_every_answer_is_in_the_document(node: ServerProcess) -> None:
     schema = schemathesis.openapi.from_url(f"{node.url}{OPENAPI_PATH}")
     callers, wrong, good, seen = Callers(node), [], set(), 0
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         seen += 1
         needs_somebody = len(callers.of(operation)) > 1
@@ -197,9 +205,7 @@ def test_every_answer_is_in_the_document(node: ServerProcess) -> None:
             for mode in GenerationMode:
                 name = f"{operation.method.upper()} {operation.path} by {caller}, {mode.value}"
                 try:
-                    statuses = try_operation(
-                        operation, lambda case, caller=caller: check(case, node, callers, caller), mode, examples
-                    )
+                    statuses = try_operation(operation, partial(check, node, callers, caller), mode, examples)
                 except (Failure, FailureGroup, AssertionError) as failure:
                     wrong.append(f"{name}: {failure}")
                     continue
