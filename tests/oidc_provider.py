@@ -67,7 +67,7 @@ class OidcProvider:
     @property
     def table(self) -> dict[str, Any]:
         """The table of settings for this provider."""
-        return {"issuer": self.issuer, "client_id": CLIENT, "client_secret": self.client_secret, "title": "Acme"}
+        return {"issuer": self.issuer, "client_id": CLIENT, "client_secret": self.client_secret, "title": "School"}
 
     def count(self, path: str) -> int:
         """How often that path was asked for."""

@@ -11,3 +11,7 @@ CLIENT_ANSWER_SECONDS = 10
 CLIENT_PAUSE_SECONDS = 60  # at most between two tries: a browser runs the timers of a hidden tab once a minute
 # the second try may take as long as the first
 REFRESH_GRACE_SECONDS = CLIENT_ANSWER_SECONDS + CLIENT_PAUSE_SECONDS + CLIENT_ANSWER_SECONDS
+
+# What stands as the client of a session that a server key has opened (sessions.client): a description of a browser or a
+# program never reads so.
+SERVER_CLIENT = "Game server"

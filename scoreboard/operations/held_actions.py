@@ -82,6 +82,8 @@ class HeldActions:
             if verdict is Verdict.APPROVE and row.lacks_evidence:
                 verdict, reason = Verdict.REFUSE, NO_EVIDENCE
             outcome = await self.decide(SYSTEM, row.user, row.action_id, verdict, reason)
+            if isinstance(outcome, Refusal) and outcome.code is Code.FORBIDDEN:  # the user is banned now
+                outcome = await self.decide(SYSTEM, row.user, row.action_id, Verdict.REFUSE, reason)
             decided += not isinstance(outcome, Refusal)
         return decided
 

@@ -27,6 +27,9 @@ class ProviderMetadata(NamedTuple):
     names_issuer: bool = False  # its answers to browsers have `iss` (RFC 9207)
     takes_secret_in_body: bool = False  # it does not take it in a header, which is the default
 
+    def __repr__(self) -> str:
+        return "ProviderMetadata()"  # an address of the settings may have a key in its query
+
 
 def discovery_url(issuer: str) -> str:
     """Where an issuer's document is."""

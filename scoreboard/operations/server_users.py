@@ -11,6 +11,7 @@ from uuid import UUID
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.identities import SERVER, ExternalIdentity
 from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.domain.sessions import SERVER_CLIENT
 from scoreboard.operations.identified_users import find_or_create
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.operations.submit_bulk import NO_SUCH_USER
@@ -18,7 +19,6 @@ from scoreboard.storage.postgres import identities, staff, users
 from scoreboard.storage.postgres.identities import IdentifiedUser
 from scoreboard.storage.postgres.users import Profile
 
-SESSION_CLIENT = "Game server"  # what a user's list of sessions shows
 MAX_TRIES = 2  # a user who is deleted between two steps is made anew
 
 NO_SESSION_FOR_STAFF = Refusal(Code.FORBIDDEN, "This user has a role, so no server key opens a session.")
@@ -70,4 +70,4 @@ async def open_session(sessions: Sessions, user: UUID | None, external_id: str |
         return NO_SUCH_USER
     if await staff.role_of(stores, user) is not None:
         return NO_SESSION_FOR_STAFF
-    return await sessions.open_identified(user, name, SESSION_CLIENT) or NO_SUCH_USER
+    return await sessions.open_identified(user, name, SERVER_CLIENT) or NO_SUCH_USER

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from scoreboard.domain import identities
 from scoreboard.settings.values import Section, as_list
 
 MAX_TABLES = 20  # each is a button on the page, and a set of keys in memory
 # providers of other identities (domain.identities): an issuer of such a name could log in as their users
-RESERVED_NAMES = frozenset({"device", "server"})
+RESERVED_NAMES = frozenset({identities.DEVICE, identities.SERVER})
 # of a NAME: a part of paths, of names of variables and of accounts' identities
 TABLE_NAME = r"^[a-z][a-z0-9-]{0,30}$"
 

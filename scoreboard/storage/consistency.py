@@ -118,4 +118,4 @@ async def _compare_board_aio(
                 found.note(user, f"is ordered by {(total, reached)}, on the board by {there[1:]}")
     for name, size in (("totals", await client.zcard(keys.totals)), ("order", await client.zcard(keys.order))):
         if size != len(shown):
-            found.note(f"{board.id}:{name}", f"has {size} users, the shown scores {len(shown)}")
+            found.note(f"{board.id}:{name}", f"has {size} users, the scores {len(shown)}")

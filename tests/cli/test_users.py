@@ -282,7 +282,8 @@ def test_a_role_is_given_and_taken(command: Command, environment: dict[str, str]
         given = command("role", "ada@example.org", role)
         assert (given.code, given.out, given.err) == (0, f"Ada has the role {role}\n", "")
         assert execute(environment, "SELECT coalesce(role, 'none') FROM users") == [(role,)]
-    assert execute(environment, "SELECT DISTINCT actor, kind FROM audit_events") == [("operator", "role_changed")]
+    actors = "SELECT DISTINCT actor FROM audit_events WHERE kind = 'role_changed'"
+    assert execute(environment, actors) == [("operator",)]
     assert command("role", "Nobody", "admin").code == 1
     refused = command("role", "Ada", "root")
     assert (refused.code, refused.out) == (2, "")

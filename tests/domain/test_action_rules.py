@@ -1,6 +1,7 @@
 """Which rules of action types can be loaded, and what a bad one is told."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -237,3 +238,14 @@ def test_a_bad_check_names_its_key(lines: str, message: str) -> None:
     assert str(raised.value).startswith(f"actions.a.{message}")
     assert str(raised.value).endswith(f"(file f, line {6 + len(lines.splitlines())})")
     assert "0123456789abcdef" not in str(raised.value)
+
+
+def test_the_readmes_example_can_be_read() -> None:
+    """Whoever copies it has a type that works."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(\[boss_fight\].*?)```", readme, re.DOTALL)
+    rule = read_rules(example)["boss_fight"]
+    assert rule.webhook is not None
+    assert rule.started is not None
+    assert rule.daily_cap is not None
+    assert not rule.unknown_metadata

@@ -92,6 +92,44 @@ def test_in_node_it_logs_in_watches_and_acts(live_server: Any, tmp_path: Path, f
     assert report["transport"] == transport
 
 
+GUEST = """
+import { guest, login } from %(module)s;
+const url = %(url)s;
+const first = await guest({ url, username: 'Nora' });
+const key = first.deviceKey;
+const { newScore } = await first.submitAction('task_finish');
+await first.logout();
+const again = await guest({ url, deviceKey: key });
+const [name, isSame] = [again.user.username, again.user.userId];
+const account = { username: 'Nora Nord', email: 'nora@example.org' };
+const taken = await again.link({ ...account, password: 'short' }).catch(({ errors }) => errors[0].field);
+await again.link({ ...account, password: 'three blind mice' });
+const linked = [again.user.username, again.deviceKey, (await again.submitAction('task_finish')).previousScore];
+const late = await guest({ url, deviceKey: key }).catch(({ status }) => status);
+const known = await login({ url, username: 'Nora Nord', password: 'three blind mice' });
+const users = new Set([isSame, again.user.userId, known.user.userId]).size;
+await Promise.all([again.logout(), known.logout()]);
+console.log(JSON.stringify({ keyLength: key.length, newScore, name, taken, linked, late, users }));
+"""
+
+
+@with_node
+def test_a_guest_in_node_comes_back_and_becomes_an_account(start_node: Any, tmp_path: Path) -> None:
+    """By the device key that the program keeps; the session goes on with the account."""
+    node = start_node(accounts__guests="true")
+    values = {"module": json.dumps((STATIC / "scoreboard.js").as_uri()), "url": json.dumps(node.url)}
+    report = run(GUEST % values, "--no-warnings", folder=tmp_path)
+    assert report == {
+        "keyLength": 48,
+        "newScore": report["newScore"],
+        "name": "Nora",
+        "taken": "password",
+        "linked": ["Nora Nord", "", report["newScore"]],
+        "late": 401,
+        "users": 1,
+    }
+
+
 @with_node
 def test_in_node_the_server_must_be_named(tmp_path: Path) -> None:
     """Importing needs no page. What has no default there, or is no address, is named at once."""

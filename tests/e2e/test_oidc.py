@@ -74,15 +74,15 @@ def board(start_node: Callable[..., ServerProcess], tmp_path: Path) -> Iterator[
     game.write_bytes(key_set(rsa_key("game")))
     with in_background(lambda: provider_and_proxy(tmp_path)) as ((provider, proxy), _):
         url = f"https://{PLAIN_HOST}:{proxy.port}"
-        provider.redirect_uri = url + oidc_callback_path("acme")
+        provider.redirect_uri = url + oidc_callback_path("school")
         node = start_node(
             server__public_url=url,
             outgoing__private_hosts="localhost",
             outgoing__ca_file=str(provider.server.ca_file),
-            identity__acme__issuer=provider.issuer,
-            identity__acme__title="Acme",
-            identity__acme__client_id="scoreboard",
-            identity__acme__client_secret=provider.client_secret,
+            identity__school__issuer=provider.issuer,
+            identity__school__title="School",
+            identity__school__client_id="scoreboard",
+            identity__school__client_secret=provider.client_secret,
             identity__game__issuer="https://game.example",
             identity__game__audience="board",
             identity__game__jwks_file=str(game),
@@ -101,7 +101,7 @@ def secure_visitor(browser: Browser) -> Iterator[BrowserContext]:
 
 
 def log_in(page: Page) -> None:
-    page.get_by_role("link", name="Log in with Acme").click()
+    page.get_by_role("link", name="Log in with School").click()
     expect(page.locator("#name")).to_have_text("Ada", timeout=PAGE_TIMEOUT_MS)
 
 
@@ -134,7 +134,7 @@ def test_a_person_logs_in_by_the_button(secure_visitor: BrowserContext, board: B
 def test_the_keyboard_reaches_the_button(secure_visitor: BrowserContext, board: Board) -> None:
     page = secure_visitor.new_page()
     page.goto(board.url)
-    page.get_by_role("link", name="Log in with Acme").focus()
+    page.get_by_role("link", name="Log in with School").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#name")).to_have_text("Ada", timeout=PAGE_TIMEOUT_MS)
     expect(page.locator(FREE)).to_be_visible()
@@ -150,7 +150,7 @@ def test_a_failed_log_in_says_why(secure_visitor: BrowserContext, board: Board, 
     board.provider.lies, board.provider.denies = {lie}, not lie
     page = secure_visitor.new_page()
     page.goto(board.url)
-    page.get_by_role("link", name="Log in with Acme").click()
+    page.get_by_role("link", name="Log in with School").click()
     expect(page.get_by_text(words)).to_be_visible(timeout=PAGE_TIMEOUT_MS)
     assert "555" not in page.content()  # the provider's own words are nobody's to show here
     page.get_by_role("link", name="To the board").click()

@@ -305,6 +305,17 @@ async def test_time_decides_as_the_type_says(database_url: str, redis_url: str) 
             assert await nodes[0].total(ada) == 10
 
 
+async def test_what_time_would_approve_is_refused_to_a_banned_user(node: Moderated) -> None:
+    """It does not stand in the way of others for ever."""
+    (ada,) = await make_users(node.stores, 1)
+    await node.hold(ada, "a", Hold(1, Verdict.APPROVE, 30))
+    await node.stores.execute("UPDATE held_actions SET expires_at = now()")
+    await node.stores.execute("UPDATE users SET ban = 2 WHERE id = $1", ada)
+    assert await node.held.decide_expired() == 1
+    assert (await node.state(ada, "a")).status is HeldStatus.REFUSED
+    assert await node.total(ada) == 0
+
+
 async def test_the_worker_decides_and_deletes(node: Moderated) -> None:
     """A decided action goes when its time is over, and its id stays taken."""
     (ada,) = await make_users(node.stores, 1)

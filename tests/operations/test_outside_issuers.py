@@ -43,10 +43,10 @@ class Keys:
             raise FetchFailedError("away")
         return key_set(*self.published)
 
-    def issuer(self, name: str = "acme", **changes: Any) -> OutsideIssuer:
+    def issuer(self, name: str = "school", **changes: Any) -> OutsideIssuer:
         document = CachedDocument("keys", self.fetch, parse_key_set, clock=lambda: self.now)
         fields = {
-            "title": "Acme",
+            "title": "School",
             "issuer": f"https://{name}.example",
             "algorithms": frozenset(("EdDSA",)),
             "audiences": frozenset(("board",)),
@@ -56,7 +56,7 @@ class Keys:
 
 
 def signed(key: SigningKey, **claims: Any) -> UnverifiedToken:
-    own = {"iss": "https://acme.example", "aud": "board", "sub": "u1", "exp": time.time() + 60}
+    own = {"iss": "https://school.example", "aud": "board", "sub": "u1", "exp": time.time() + 60}
     token = decode(key.sign(own | claims))
     assert isinstance(token, UnverifiedToken)
     return token
@@ -100,7 +100,7 @@ async def test_outcomes_are_counted() -> None:
         labels = {"issuer": "counted", "outcome": outcome}
         return metrics.REGISTRY.get_sample_value("scoreboard_outside_tokens_total", labels) or 0.0
 
-    issuer = Keys().issuer("counted", issuer="https://acme.example")
+    issuer = Keys().issuer("counted", issuer="https://school.example")
     await issuer.verify_for_exchange(signed(ed_key()), time.time())
     await issuer.verify_for_exchange(signed(ed_key(), exp=1), time.time())
     await issuer.verify_for_exchange(signed(ed_key(), aud="x"), time.time())
@@ -112,7 +112,7 @@ def test_a_token_selects_its_issuer() -> None:
     first, second = Keys().issuer(), Keys().issuer("log-in-only", audiences=frozenset())
     issuers = OutsideIssuers([first, second])
     assert issuers.of_token(signed(ed_key())) is first
-    for iss in ("https://log-in-only.example", "https://evil.example", "", None, 5, ["https://acme.example"]):
+    for iss in ("https://log-in-only.example", "https://evil.example", "", None, 5, ["https://school.example"]):
         assert issuers.of_token(signed(ed_key(), iss=iss)) is None
 
 

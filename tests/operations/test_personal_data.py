@@ -8,8 +8,11 @@ from uuid import UUID
 import pytest
 import trio
 
+from scoreboard.domain.audit import OPERATOR
+from scoreboard.domain.bans import Ban
 from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.domain.identities import ExternalIdentity
+from scoreboard.domain.roles import Role
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.operations import personal_data as module
 from scoreboard.operations.authenticator import Identity
@@ -24,7 +27,7 @@ from scoreboard.operations.personal_data import (
     write_export,
 )
 from scoreboard.operations.sessions import LoggedIn
-from scoreboard.storage.postgres import erasure, personal_data
+from scoreboard.storage.postgres import bans, erasure, personal_data, staff
 from scoreboard.storage.postgres.identities import IdentifiedUser
 from scoreboard.storage.postgres.personal_data import FIRST_PLACE
 from tests.operations.people import PASSWORD, Node, code, database_url, logged_in, node
@@ -135,10 +138,12 @@ async def test_an_export_tells_nothing_that_protects_against_cheats(database_url
         await one.stores.execute(LOG_SQL, user, 2)
         await one.stores.execute(
             """INSERT INTO bans (id, user_id, kind, reason, is_reason_shown, actor, lifted_at)
-               VALUES (1, $1, 1, 'shown reason', true, 'them', now()),
-                      (2, $1, 1, 'hidden reason', false, 'them', now()),
-                      (3, $1, 2, 'shadow reason', false, 'them', NULL)""",
+               VALUES (1, $1, $2, 'shown reason', true, 'them', now()),
+                      (2, $1, $2, 'hidden reason', false, 'them', now()),
+                      (3, $1, $3, 'shadow reason', false, 'them', NULL)""",
             user,
+            Ban.FULL,
+            Ban.SHADOW,
         )
         await one.stores.execute(
             "INSERT INTO reversals (id, user_id, action_id, seq, points, reason, actor) "
@@ -313,3 +318,16 @@ async def test_the_history_is_read_by_its_index(database_url: str, redis_url: st
         plan = "\n".join(row[0] for row in rows)
         assert "Index Scan" in plan
         assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("kind", [Ban.SHADOW, Ban.FULL])
+async def test_an_export_tells_of_a_ban_but_not_of_a_shadow_ban(database_url: str, redis_url: str, kind: Ban) -> None:
+    """Nor of the end of one."""
+    async with node(database_url, redis_url) as one:
+        ada, mia = UUID((await one.register()).userId), UUID((await one.register("Mia")).userId)
+        await staff.set_role(one.stores, mia, Role.MODERATOR, OPERATOR)
+        await bans.put_on(one.stores, ada, kind, "a bot", mia)
+        await bans.lift(one.stores, ada, mia)
+        data = await exported(one, ada)
+        assert [ban["liftedAt"] is None for ban in data["bans"]] == ([] if kind is Ban.SHADOW else [False])
+        assert data["auditEvents"] == []

@@ -8,6 +8,7 @@ import pytest
 from scoreboard.domain.errors import SettingsError
 from scoreboard.settings.model import Settings, load_settings
 
+ROOT = Path(__file__).parents[2]
 STORES = {"SCOREBOARD_POSTGRES__URL": "postgresql://u:hidden@db/x", "SCOREBOARD_REDIS__URL": "redis://:hidden@cache/0"}
 EXCHANGE = {"issuer": "https://game.example", "audience": "board", "jwks_url": "https://game.example/keys"}
 LOG_IN = {"issuer": "https://accounts.example", "client_id": "scoreboard", "client_secret": "hidden"}
@@ -32,23 +33,36 @@ def test_a_table_from_file_secret_and_variables(tmp_path: Path) -> None:
     config, secrets = tmp_path / "site.toml", tmp_path / "secrets"
     secrets.mkdir()
     config.write_text(
-        '[server]\npublic_url = "https://board.example"\n[identity.acme]\nissuer = "https://accounts.example"\n'
-        'client_id = "board"\nrole_claim = "groups"\n[identity.acme.roles]\n"Board-Admins" = "admin"\n'
+        '[server]\npublic_url = "https://board.example"\n[identity.school]\nissuer = "https://accounts.example"\n'
+        'client_id = "board"\nrole_claim = "groups"\n[identity.school.roles]\n"Board-Admins" = "admin"\n'
     )
-    (secrets / "identity__acme__client_secret").write_text("hidden\n")
+    (secrets / "identity__school__client_secret").write_text("hidden\n")
     environ = {
         **STORES,
         "SCOREBOARD_SECRETS_DIR": str(secrets),
-        "SCOREBOARD_IDENTITY__ACME__AUDIENCE": "board, game",
-        "SCOREBOARD_IDENTITY__ACME__ROLES__Referees": "moderator",
+        "SCOREBOARD_IDENTITY__SCHOOL__AUDIENCE": "board, game",
+        "SCOREBOARD_IDENTITY__SCHOOL__ROLES__Referees": "moderator",
     }
     settings = load_settings(config, None, environ)
-    table = settings.identity["acme"]
+    table = settings.identity["school"]
     assert table.client_secret.get_secret_value() == "hidden"
     assert table.audience == ("board", "game")
     assert table.roles == {"Board-Admins": "admin", "Referees": "moderator"}
     assert "hidden" not in repr(settings)
-    assert settings.origin("identity.acme.client_id") == f"file {config}, line 5"
+    assert settings.origin("identity.school.client_id") == f"file {config}, line 5"
+
+
+def test_the_example_of_the_readme_is_good(tmp_path: Path) -> None:
+    """Its tables are read, together with a secret where README says that it belongs."""
+    section = (ROOT / "README.md").read_text().partition("### Log-in by others")[2]
+    config, secrets = tmp_path / "site.toml", tmp_path / "secrets"
+    config.write_text(section.partition("```toml\n")[2].partition("```")[0])
+    secrets.mkdir()
+    (secrets / "identity__school__client_secret").write_text("hidden")
+    settings = load_settings(config, None, {**STORES, "SCOREBOARD_SECRETS_DIR": str(secrets)})
+    school, game = settings.identity["school"], settings.identity["game"]
+    assert (school.client_secret.get_secret_value(), school.roles) == ("hidden", {"board-admins": "admin"})
+    assert (school.needs_discovery, game.needs_discovery, game.audience) == (True, False, ("scoreboard",))
 
 
 def test_only_what_is_missing_is_discovered() -> None:
@@ -106,25 +120,25 @@ def test_bad_values_name_their_key(change: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(
     ("change", "flags", "key"),
     [
-        ({"token_endpoint": "https://accounts.example/t"}, {}, "identity.acme.authorization_endpoint"),
-        ({"authorization_endpoint": "https://accounts.example/a"}, {}, "identity.acme.token_endpoint"),
+        ({"token_endpoint": "https://accounts.example/t"}, {}, "identity.school.authorization_endpoint"),
+        ({"authorization_endpoint": "https://accounts.example/a"}, {}, "identity.school.token_endpoint"),
         (
             {"authorization_endpoint": "http://accounts.example/a", "token_endpoint": "https://accounts.example/t"},
             {},
-            "identity.acme.authorization_endpoint",
+            "identity.school.authorization_endpoint",
         ),
-        ({"scopes": "profile"}, {}, "identity.acme.scopes"),
-        ({"scopes": ["openid", "a b"]}, {}, "identity.acme.scopes"),
-        ({}, {"server.public_url": ""}, "identity.acme.client_id"),
+        ({"scopes": "profile"}, {}, "identity.school.scopes"),
+        ({"scopes": ["openid", "a b"]}, {}, "identity.school.scopes"),
+        ({}, {"server.public_url": ""}, "identity.school.client_id"),
         ({}, {"server.public_url": "board"}, "server.public_url"),
     ],
 )
 def test_what_a_log_in_needs(change: dict[str, Any], flags: dict[str, Any], key: str) -> None:
     """OpenID Connect needs both endpoints or neither, its scope, and our own public address."""
-    assert refused({"acme": LOG_IN | change}, flags).startswith(key)
+    assert refused({"school": LOG_IN | change}, flags).startswith(key)
 
 
-@pytest.mark.parametrize("name", ["Acme", "1st", "a_b", "a" * 32, "-a", "ä", "device", "server"])
+@pytest.mark.parametrize("name", ["School", "1st", "a_b", "a" * 32, "-a", "ä", "device", "server"])
 def test_the_names_of_tables(name: str) -> None:
     """A name is a part of paths: lower-case letters, digits and hyphens, 31 at most. Identities of guests and of server
     keys have names of their own, which no issuer can have."""

@@ -281,15 +281,17 @@ async def test_the_worker_counts_and_outlives_an_outage(stores: Stores, monkeypa
 
 
 async def test_the_index_serves_the_reading(stores: Stores) -> None:
-    """The log is not read as a whole for each run: a block range index leads to the numbers."""
+    """The log is not read as a whole for each run: the index that the transparency log has made serves it too."""
     (user,) = await make_users(stores, 1)
-    await stores.execute(
-        "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature) "
-        "SELECT $1, n::text, 'task_finish', 1, 1, n * 4096, '' FROM generate_series(1, 50000) n",
-        user,
-    )
+    for begin in range(0, 20_000, 2_000):
+        await stores.execute(
+            "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature) "
+            "SELECT $1, n::text, 'task_finish', 1, 1, n * 4096, '' FROM generate_series($2::int + 1, $2 + 2000) n",
+            user,
+            begin,
+        )
     await stores.execute("VACUUM ANALYZE action_logs_default")
     sql = anomaly_log.NEW_SQL.replace("$1", "4096000").replace("$2", "8192000").replace("$3", "100")
     plan = "\n".join(row[0] for row in await stores.fetch(f"EXPLAIN {sql}"))
-    assert "Bitmap Index Scan on action_logs_" in plan
+    assert "seq_idx on action_logs_default" in plan
     assert "Seq Scan on action_logs_default" not in plan

@@ -4,7 +4,7 @@ order; and whether the transparency log agrees with its records.
 On a running system the stores are read one after the other while scores change. So differences are compared again, and
 only those that remain are reported. Repairs nothing.
 
-Tested in tests/workers/test_projector.py and tests/cli/test_audit.py.
+Tested in tests/operations/admin/test_verify.py and tests/storage/test_log_audit.py.
 """
 
 from collections.abc import Sequence

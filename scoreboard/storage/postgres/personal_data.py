@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from scoreboard.domain.bans import Ban
 from scoreboard.drivers.stores import Stores
 
 # $2, $3: time and order number of the last row of the page before; infinity for the first page.
@@ -62,9 +63,10 @@ FROM evidence WHERE user_id = $1 AND ($2 = '' OR sha256 > decode($2, 'hex')) ORD
     "reversals": """
 SELECT id::text AS key, action_id, reason, created_at, undone_at FROM reversals
 WHERE user_id = $1 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY reversals.id DESC LIMIT $3""",
-    "bans": """
+    "bans": f"""
 SELECT id::text AS key, CASE WHEN is_reason_shown THEN reason END AS reason, created_at, lifted_at FROM bans
-WHERE user_id = $1 AND kind = 2 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY bans.id DESC LIMIT $3""",
+WHERE user_id = $1 AND kind = {Ban.FULL:d} AND ($2 = '' OR id < nullif($2, '')::bigint)
+ORDER BY bans.id DESC LIMIT $3""",  # noqa: S608 – a constant
     "auditEvents": """
 SELECT id::text AS key, kind, details, created_at FROM audit_events
 WHERE subject = $1 AND kind IN ('role_changed', 'action_reversed', 'reversal_undone', 'held_approved', 'held_refused')
@@ -79,6 +81,7 @@ LEFT_OUT = {
     "log_in_networks": "hashes of networks with a secret key, kept for 35 days",
     "log_secrets": "a secret of the transparency log",
     "user_notes": "notes of moderators for one another",
+    "user_holds": "set by rules against cheats, who would learn the rules from it",
 }
 
 JSON_COLUMNS = frozenset({"details", "metadata"})  # asyncpg gives JSONB as text

@@ -92,9 +92,6 @@ SELECT
          FROM board_totals) -- boards
     END AS board_rows, -- boards
     a.id IS NULL AS gone, a.ban, l.new_score, t.total_score, t.reached, t.version,
-    CASE WHEN a.ban = 2 THEN
-        (SELECT reason FROM bans b WHERE b.user_id = a.id AND lifted_at IS NULL AND is_reason_shown)
-    END AS ban_reason,
     (extract(epoch FROM now()) * 1000)::bigint AS at_ms
 FROM input i
 LEFT JOIN actors a ON a.id = i.user_id

@@ -11,6 +11,7 @@ import asyncpg
 from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.roles import NO_ROLE, Role, missing_role, read_role, refuse_own_change
+from scoreboard.domain.sessions import SERVER_CLIENT
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import audit_events
 
@@ -21,6 +22,10 @@ ROLE_SQL = "SELECT role FROM users WHERE id = $1"
 LOCK_ADMINS_SQL = "SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR NO KEY UPDATE"
 LOCK_SQL = "SELECT id, role FROM users WHERE id = $1 FOR NO KEY UPDATE"
 SET_ROLE_SQL = "UPDATE users SET role = $2 WHERE id = $1"
+
+# A server key opens no session for who has a role (operations.server_users), and keeps none that it opened before.
+END_SERVER_SESSIONS_SQL = """
+UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND client = $2 AND revoked_at IS NULL"""
 
 
 class RoleChange(NamedTuple):
@@ -39,7 +44,8 @@ async def set_role(stores: Stores, user: UUID, role: Role | None, actor: UUID | 
     """Gives the user that role, or takes it (None). `actor`: the id of an admin, or OPERATOR of domain.audit, whom no
     rule refuses. Returns None when there is no such user.
 
-    The change and its audit event are one transaction; a role that the user has already makes no event. Raises
+    Whoever has a role loses the sessions that server keys have opened, on every node within two seconds. The change
+    and its audit event are one transaction; a role that the user has already makes no event. Raises
     StorageUnavailable. After a cancellation it is unknown whether the role was changed.
     """
     return await stores.in_transaction(_set_role_aio, user, role, actor)
@@ -59,6 +65,8 @@ async def _set_role_aio(
         return refused
     if before is not role:
         await conn.execute(SET_ROLE_SQL, user, role)
+        if role is not None:
+            await conn.execute(END_SERVER_SESSIONS_SQL, user, SERVER_CLIENT)
         details = {"before": before or NO_ROLE, "after": role or NO_ROLE}
         await audit_events.add_aio(conn, [AuditEvent(AuditKind.ROLE_CHANGED, str(actor), user, details)])
     return RoleChange(before, role)

@@ -222,6 +222,8 @@ class AuthRoutes:
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         outcome = await self._accounts.log_in_guest(body.deviceKey, body.username, self._client(request))
+        if not isinstance(outcome, Refusal):  # no device cookie: it is of browsers that know a password
+            self._note_network(request, outcome)
         return self._answer(request, outcome)
 
     async def link(self, request: Request) -> Response:

@@ -34,6 +34,7 @@ from scoreboard.web.streamed import StreamedResponse
 
 EXPORTS_PER_MINUTE = 2  # of a user, on each node: each reads the whole history
 MAX_EXPORTS = 4  # at a time on a node, half of PostgreSQL's pool; full: 503
+EXPORT_TIMEOUT_SECONDS = 300.0  # of a whole export: a client that reads slowly must not hold a place for ever
 EXPORT_FIELDS = PRIVATE + b'content-disposition: attachment; filename="scoreboard-export.json"\r\n'
 
 EXPORTS_BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many exports at the moment.", retry_after=5)
@@ -123,9 +124,10 @@ class PersonalDataRoutes:
         response = StreamedResponse(request, self._heads, EXPORT_FIELDS)
         self._running += 1
         try:
-            if not await self._accounts.export(identity, round(time.time() * 1000), response.write):
-                return problem(USER_DELETED, request.request_id)
-            await response.end()
+            with trio.move_on_after(EXPORT_TIMEOUT_SECONDS):  # then the last piece is missing, which the client notices
+                if not await self._accounts.export(identity, round(time.time() * 1000), response.write):
+                    return problem(USER_DELETED, request.request_id)
+                await response.end()
         finally:
             self._running -= 1
         return None

@@ -5,9 +5,13 @@ from uuid import UUID
 
 import pytest
 
-from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.bans import Ban
+from scoreboard.domain.boards import BOARDS, LEADERBOARD
+from scoreboard.domain.roles import Role
 from scoreboard.drivers.stores import Stores, open_stores
-from scoreboard.operations.admin.verify import differences
+from scoreboard.operations.admin.verify import corrections, differences
+from scoreboard.storage.postgres import bans, reversals
+from tests.storage.postgres.moderators import user_with
 from tests.storage.repaired_board import projectors
 from tests.storage.seeds import NAMES, Scribe, claim, connection, make_users
 
@@ -43,3 +47,20 @@ async def test_verify_tells_each_kind_of_difference(stores: Stores, monkeypatch:
     await stores.command("FLUSHALL")
     found, _ = await differences(stores, LEADERBOARD)
     assert "leaderboard" in found
+
+
+async def test_verify_counts_what_it_leaves_out(stores: Stores) -> None:
+    """Users who are banned now, and actions that are reversed now."""
+    mia = await user_with(stores, Role.MODERATOR)
+    ann, bob = await make_users(stores, 2)
+    async with connection(stores) as conn:
+        await Scribe(conn, 7).record([claim(ann, action_id="a1"), claim(ann, action_id="a2"), claim(bob)])
+    assert await corrections(stores) == (0, 0)
+    await bans.put_on(stores, bob, Ban.SHADOW, "a bot", mia)
+    for action in ("a1", "a2"):
+        await reversals.reverse(stores, BOARDS, ann, action, "not played", mia)
+    await reversals.undo(stores, ann, "a2", mia)
+    assert await corrections(stores) == (1, 1)
+    async with projectors(stores, "a") as (projector,):
+        await projector.check_once()
+    assert await differences(stores, LEADERBOARD) == ({}, 2)

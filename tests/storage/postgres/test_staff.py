@@ -7,6 +7,7 @@ import trio
 
 from scoreboard.domain.audit import OPERATOR
 from scoreboard.domain.roles import LAST_ADMIN, OWN_ROLE, Role, missing_role
+from scoreboard.domain.sessions import SERVER_CLIENT
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import staff
 from tests.storage.postgres.moderators import user_with
@@ -29,6 +30,23 @@ async def test_a_role_is_given_changed_and_taken_with_an_audit_event_each(stores
         ("viewer", "admin"),
         ("admin", "none"),
     ]
+
+
+async def test_whoever_gets_a_role_loses_the_sessions_that_server_keys_have_opened(stores: Stores) -> None:
+    """A game's server could use one with the role. The user's own sessions go on, and so do those of other users."""
+    user, other = await user_with(stores), await user_with(stores)
+    for owner, client in ((user, SERVER_CLIENT), (user, "Firefox on Linux"), (user, None), (other, SERVER_CLIENT)):
+        await stores.execute(
+            """INSERT INTO sessions (id, user_id, token_sha256, expires_at, client)
+               VALUES (gen_random_uuid(), $1, '', now() + interval '1 day', $2)""",
+            owner,
+            client,
+        )
+    ended = "SELECT user_id, client FROM sessions WHERE revoked_at IS NOT NULL"
+    await staff.set_role(stores, user, None, OPERATOR)
+    assert await stores.fetch(ended) == []
+    await staff.set_role(stores, user, Role.VIEWER, OPERATOR)
+    assert [tuple(row) for row in await stores.fetch(ended)] == [(user, SERVER_CLIENT)]
 
 
 async def test_who_is_not_there_has_no_role_and_gets_none(stores: Stores) -> None:

@@ -522,7 +522,7 @@ async def test_while_postgresql_is_away_accounts_say_so(
             (users, "create"),
             (users, "find"),
             (users, "profile"),
-            (users, "change"),
+            (users, "change_profile"),
             (sessions, "rotate"),
             (sessions, "revoke"),
         ):

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.postgres import personal_data, users
+from scoreboard.web.routes import personal_data as routes
 from tests.operations.people import PASSWORD, database_url
 from tests.operations.test_personal_data import LOG_SQL
 from tests.web.site import WebServer, serve_web
@@ -121,6 +122,41 @@ async def test_an_export_that_is_cut_off_is_noticed(
         answer = await server.http.get(EXPORT, headers=token)
         assert code(answer) == (503, "SERVICE_UNAVAILABLE")
         assert "secret" not in answer.text
+
+
+async def test_an_export_that_takes_too_long_is_cut_off(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is free again: as many as there are places, and one more."""
+    async with serve_web(database_url, redis_url) as server:
+
+        async def never(*_: object) -> None:
+            await trio.sleep_forever()
+
+        tokens = [bearer(await server.register(f"Player{number}")) for number in range(routes.MAX_EXPORTS + 1)]
+        with monkeypatch.context() as patched, trio.fail_after(20):
+            patched.setattr(routes, "EXPORT_TIMEOUT_SECONDS", 0.5)
+            patched.setattr(personal_data, "history", never)
+
+            async def cut_off(token: dict[str, str]) -> None:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await server.http.get(EXPORT, headers=token)
+
+            async with trio.open_nursery() as nursery:
+                for token in tokens[:-1]:
+                    nursery.start_soon(cut_off, token)
+        assert (await server.http.get(EXPORT, headers=tokens[-1])).status_code == 200
+
+
+async def test_more_exports_at_once_than_places_are_refused(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with the time until the next try; the others go on."""
+    monkeypatch.setattr(routes, "MAX_EXPORTS", 0)
+    async with serve_web(database_url, redis_url) as server:
+        refused = await server.http.get(EXPORT, headers=bearer(await server.register()))
+        assert code(refused) == (503, "SERVICE_UNAVAILABLE")
+        assert refused.headers["retry-after"] == "5"
 
 
 async def test_one_erases_oneself_with_the_password(database_url: str, redis_url: str) -> None:

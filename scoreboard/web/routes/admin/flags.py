@@ -78,7 +78,9 @@ class AdminFlagRoutes:
         return success(AdminFlags([_flag(flag) for flag in found], str(found[-1].id) if len(found) == limit else None))
 
     async def decide(self, request: Request, member: Member) -> Response | Refusal:
-        """Decide a flag: the actions stand (approve), or they do not (revoke). Nothing else follows by itself."""
+        """Decide a flag: the actions stand (approve), or they do not (revoke).
+
+        A hold ends, and an approval lifts the rule's ban."""
         number, body = number_of(request), json_body.read(request, _body)
         if isinstance(number, Refusal):
             return NO_SUCH_FLAG
