@@ -22,7 +22,7 @@ PAGE_POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 # A response that is no page may load nothing, even if a browser shows it as one.
-DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+DATA_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 SHARED = (
     "x-content-type-options: nosniff\r\n"

@@ -66,3 +66,20 @@ async def test_log_ins_and_addresses_tell_their_limits(database_url: str, redis_
             answer = await node.http.get("/api/v1/scores/leaderboard")
         assert answer.status_code == HTTPStatus.TOO_MANY_REQUESTS
         assert answer.headers["ratelimit"] == f'"ip";r=0;t={answer.headers["retry-after"]}'
+
+
+async def test_a_limit_that_is_off_refuses_nothing_and_is_told_nowhere(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """With 0 for each limit, more than its default gets through, and no answer has a policy."""
+    async with whole_node(database_url, redis_url, tmp_path) as node:
+        user = await register(node.http)
+        wrong = {"username": str(user.session["username"]), "password": "a wrong password"}
+        answers = [await user.act() for _ in range(12)]
+        answers += [await user.act(user.body(actionType="daily_checkin", metadata=None)) for _ in range(2)]
+        answers += [await node.http.post("/api/v1/auth/login", json=wrong) for _ in range(12)]
+        for turn in range(22):
+            body = {"avatarUrl": f"https://a.example/{turn}.png"}
+            answers.append(await node.http.patch("/api/v1/users/me", json=body, headers=user.authorization))
+        assert {answer.status_code for answer in answers} == {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED}
+        assert not [name for answer in answers for name in answer.headers if name.startswith("ratelimit")]
