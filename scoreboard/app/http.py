@@ -174,6 +174,7 @@ def _build_routes(
         web.addresses,
         refresh_days=settings.security.refresh_days,
         networks=accounts.networks,
+        login_per_minute=settings.limits.login_per_minute,
     )
     outside_routes = OutsideRoutes(outside, auth, web.origins, web.addresses)
     return WebRoutes(
@@ -182,7 +183,7 @@ def _build_routes(
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
         SessionRoutes(accounts.accounts, web.bearer),
         PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
-        ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
+        ScoreRoutes(web.bearer, writes.submit_action, leaderboard, per_minute=settings.limits.user_per_minute),
         ActionRoutes(stores, web.bearer, writes.rules),
         ServerRoutes(
             accounts.accounts,

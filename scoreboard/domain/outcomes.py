@@ -39,6 +39,7 @@ class Recorded(msgspec.Struct, frozen=True):
     new: int
     rank: int | None
     at_ms: int  # when PostgreSQL recorded it, Unix milliseconds
+    left: int | None = None  # actions that the user's minute has room for after it; None: not known, or no limit
 
 
 class Duplicate(msgspec.Struct, frozen=True):

@@ -80,9 +80,12 @@ class Commit:
             ):
                 ranks = await self._project_aio(batch, versions)
                 for at, outcome in zip(batch.places, batch.recording.outcomes, strict=True):
-                    outcomes[admitted[at]] = (
-                        _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
-                    )
+                    place = admitted[at]
+                    if isinstance(outcome, Recorded):
+                        outcome = msgspec.structs.replace(  # noqa: PLW2901
+                            outcome, rank=ranks.get(outcome.user.bytes), left=decisions[place].left
+                        )
+                    outcomes[place] = outcome
         ages = await self._find_duplicates_aio(actions, outcomes)
         await self._release_reservations_aio(actions, decisions, outcomes, ages)
         return Committed([outcome or USER_DELETED for outcome in outcomes], versions)

@@ -22,7 +22,7 @@ PAGE_POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 # A response that is no page may load nothing, even if a browser shows it as one.
-DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+DATA_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 SHARED = (
     "x-content-type-options: nosniff\r\n"
@@ -39,7 +39,8 @@ PAGE = b"content-type: text/html"
 # What a script of another origin may read. Date: the client signs actions with the server's time, whatever its own
 # clock says.
 EXPOSED = (
-    b"access-control-expose-headers: Date, ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
+    b"access-control-expose-headers: Date, ETag, Last-Modified, Retry-After, RateLimit, RateLimit-Policy, "
+    b"X-Request-ID, Idempotency-Replayed\r\n"
 )
 METHODS = b"access-control-allow-methods: GET, POST, PUT, PATCH, DELETE\r\n"
 MAX_AGE = b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours

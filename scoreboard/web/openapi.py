@@ -33,7 +33,7 @@ from scoreboard.web.responses import JSON
 from scoreboard.web.route import Route
 from scoreboard.web.schemas import NO_BODY
 
-COMMON_ERRORS = (400, 413, 429, 500, 503)  # statuses that any route may answer, besides its own
+COMMON_ERRORS = (400, 408, 413, 429, 431, 500, 503)  # statuses that any route may answer, besides its own
 REFERENCE = "#/components/schemas/{name}"
 
 _FIELDS = JSON + b"cache-control: no-cache\r\nvary: accept-encoding\r\n"

@@ -12,6 +12,7 @@ import structlog
 
 from scoreboard.domain.errors import STATUS, TITLE, Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.http.request import Request, Response
+from scoreboard.web.rate_limit_fields import used_up
 
 RETRY_AFTER_SECONDS = 1  # during an outage, whose end is not known; one try a second costs little
 
@@ -70,7 +71,7 @@ def problem(
     )
     lines = _FIELDS % cache_control + fields
     if refusal.retry_after is not None:
-        lines += b"retry-after: %d\r\n" % refusal.retry_after
+        lines += b"retry-after: %d\r\n%b" % (refusal.retry_after, used_up(refusal))
     if code is Code.UNAUTHORIZED:
         lines += b"www-authenticate: Bearer\r\n"  # RFC 9110 section 11.6.1
     return Response(STATUS[code], _encode(body), lines)

@@ -6,6 +6,7 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import (
@@ -18,7 +19,9 @@ from scoreboard.domain.outcomes import (
     too_many_actions,
 )
 from scoreboard.storage.board_cache import Standing
+from scoreboard.web.problems import error_response
 from tests.operations.people import database_url
+from tests.web.requests import request
 from tests.web.site import SNAPSHOT, WebServer, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -331,3 +334,14 @@ async def test_other_methods_and_paths_are_refused_alike(database_url: str, redi
             assert code(await ask(server, "GET", path)) == (404, "NOT_FOUND")
         for handler in (server.http, *server.other_handlers):
             assert (await handler.post(ACTION, content=b"x" * 16_385)).status_code == 413
+
+
+def test_a_bug_is_logged_with_its_cause_and_told_to_nobody() -> None:
+    """The log has the exception under the request id; the answer has that id, and nothing of the cause."""
+    asked = request((b"x-request-id", b"mine"))
+    with capture_logs() as logged:
+        answer = error_response(asked, ValueError("a secret cause"))
+    (line,) = logged
+    assert (line["event"], line["request_id"], line["log_level"]) == ("request_failed", "mine", "error")
+    assert str(line["exc_info"]) == "a secret cause"
+    assert (answer.status, b"mine" in answer.body, b"secret" in answer.body) == (500, True, False)

@@ -24,6 +24,14 @@ def test_a_head_is_whole() -> None:
     assert heads.write(request((b"x-request-id", b"abc")), 204, b"", None).endswith(b"x-request-id: abc\r\n\r\n")
 
 
+def test_every_policy_forbids_objects_and_another_base() -> None:
+    """That of pages and that of everything else. `object-src` is 'none' by default-src."""
+    for policy in (PAGE_POLICY, DATA_POLICY):
+        directives = [directive.strip() for directive in policy.split(";")]
+        assert {"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"} <= set(directives)
+        assert not any(directive.startswith("object-src") for directive in directives)
+
+
 def test_the_date_goes_on() -> None:
     """The part of the head that is cached for a second is renewed after it."""
     now = [0.0]

@@ -83,7 +83,21 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
                 for operation in methods.values()
             )
         submit = document["paths"]["/api/v1/scores/action"]["post"]
-        assert set(submit["responses"]) == {"200", "202", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
+        assert set(submit["responses"]) == {
+            "200",
+            "202",
+            "400",
+            "401",
+            "403",
+            "408",
+            "409",
+            "413",
+            "415",
+            "429",
+            "431",
+            "500",
+            "503",
+        }
         assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
         assert submit["security"] == [{"bearer": []}]
         assert {parameter["name"] for parameter in submit["parameters"]} == {"x-action-signature"}

@@ -108,7 +108,7 @@ async def test_a_new_route_needs_one_entry_and_one_handler(database_url: str, re
             ("language", "query")
         ]
         assert operation["security"] == [{"bearer": []}]
-        assert set(operation["responses"]) == {"200", "400", "401", "413", "429", "500", "503"}
+        assert set(operation["responses"]) == {"200", "400", "401", "408", "413", "429", "431", "500", "503"}
 
 
 def test_metrics_name_a_new_route() -> None:

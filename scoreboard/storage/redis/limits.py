@@ -76,10 +76,12 @@ SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::
 @dataclass(frozen=True, slots=True)
 class LimitDecision:
     """The decision of the limits on one action; `refusal` None: admitted. `reserved`: what this call newly reserved,
-    the bits SLOT and COOLDOWN."""
+    the bits SLOT and COOLDOWN. `left`: further actions that the user's window has room for; None: not known, or no
+    limit."""
 
     refusal: Refusal | None
     reserved: int = 0
+    left: int | None = None
 
 
 class UserLimits:
@@ -146,8 +148,10 @@ class UserLimits:
                 args=args,
             )
         decisions = [
-            LimitDecision(_refusal(action, verdict, wait), reserved)
-            for action, verdict, wait, reserved in zip(actions, answer[2::3], answer[3::3], answer[4::3], strict=True)
+            LimitDecision(_refusal(action, verdict, wait), reserved, left if left >= 0 else None)
+            for action, verdict, wait, reserved, left in zip(
+                actions, answer[2::4], answer[3::4], answer[4::4], answer[5::4], strict=True
+            )
         ]
         if self._retention.reconnects != self._seen_reconnects:
             self._seen_reconnects = self._retention.reconnects

@@ -109,7 +109,7 @@ class ActionRoutes:
             auth="required",
             response_type=NoContent,
             status=204,
-            errors=(401,),
+            errors=(401, 404),
             max_body_bytes=MAX_EVIDENCE_BYTES,
         )
         yield Route(

@@ -27,9 +27,10 @@ from scoreboard.domain.account_rules import (
     MAX_PASSWORD_LENGTH,
     MAX_RAW_USERNAME_LENGTH,
 )
-from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, LimitLayer, Refusal
 from scoreboard.domain.identities import MAX_DEVICE_KEY_LENGTH
 from scoreboard.domain.paths import GUEST_PATH, LINK_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
+from scoreboard.domain.sliding_window import WINDOW_SECONDS
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.log_in_networks import LogInNetworks
@@ -41,6 +42,7 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, agent_of
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
+from scoreboard.web.rate_limit_fields import policy
 from scoreboard.web.responses import PRIVATE, no_content, success
 from scoreboard.web.route import Route
 from scoreboard.web.schemas import GuestLoggedInAnswer, LoggedInAnswer, NoContent
@@ -127,8 +129,10 @@ class AuthRoutes:
         *,
         refresh_days: int,
         networks: LogInNetworks | None = None,
+        login_per_minute: int = 0,
     ) -> None:
-        """`networks` is told of each log-in."""
+        """`networks` is told of each log-in. `login_per_minute`: tries of an account, as answers tell; 0: no limit."""
+        self._policy = policy(LimitLayer.LOGIN, login_per_minute, WINDOW_SECONDS)
         self._accounts, self._bearer, self._origins, self._addresses = accounts, bearer, origins, addresses
         self._refresh_seconds = refresh_days * 86_400
         self._networks = networks
@@ -268,12 +272,12 @@ class AuthRoutes:
         self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False
     ) -> Response:
         if isinstance(outcome, Refusal):
-            return problem(outcome, request.request_id)
+            return problem(outcome, request.request_id, fields=self._policy)
         if is_log_in:
             self._note_network(request, outcome)
         if not request.header(b"origin"):
-            return success(outcome, status=status)
-        fields = PRIVATE + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
+            return success(outcome, status=status, fields=PRIVATE + self._policy)
+        fields = PRIVATE + self._policy + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
         if is_log_in:
             fields += self._device_cookie(request, outcome)
         return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)

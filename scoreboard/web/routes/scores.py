@@ -29,7 +29,8 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.conditional import TaggedResponse, conditional, tagged
 from scoreboard.web.json_body import NOT_JSON, is_json
 from scoreboard.web.problems import problem
-from scoreboard.web.responses import JSON, success
+from scoreboard.web.rate_limit_fields import UserFields
+from scoreboard.web.responses import JSON, PRIVATE, success
 from scoreboard.web.route import Route
 from scoreboard.web.schemas import (
     ActionBody,
@@ -45,6 +46,7 @@ from scoreboard.web.schemas import (
 DUPLICATE = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
 ID_REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
 REPLAYED = b"idempotency-replayed: true\r\n"
+NO_LIMIT = UserFields(0)
 
 # A cache may store the answer and must ask each time whether it is current; it differs with and without a token.
 _PUBLIC = b"cache-control: no-cache\r\nvary: authorization\r\n"
@@ -134,18 +136,18 @@ def with_own_place(board: _EncodedBoard, standing: Standing) -> TaggedResponse:
     return tagged(body, JSON + _PRIVATE)  # without a date: one's own place changes while the shown rows do not
 
 
-def outcome_response(request: Request, outcome: Outcome) -> Response:
-    """The response to an action with this outcome, which is counted too."""
+def outcome_response(request: Request, outcome: Outcome, limit: UserFields = NO_LIMIT) -> Response:
+    """The response to an action with this outcome, which is counted too. `limit`: the fields that tell of it."""
     _count(outcome)
     if isinstance(outcome, Recorded):
-        return success(scored(outcome))
+        return success(scored(outcome), fields=PRIVATE + limit.recorded(outcome.left))
     if isinstance(outcome, Duplicate):
         if outcome.original is None:
-            return problem(ID_REUSED, request.request_id)
-        return problem(DUPLICATE, request.request_id, data=scored(outcome.original), fields=REPLAYED)
+            return problem(ID_REUSED, request.request_id, fields=limit.policy)
+        return problem(DUPLICATE, request.request_id, data=scored(outcome.original), fields=REPLAYED + limit.policy)
     if isinstance(outcome, Held):
-        return success(held(outcome), status=202)
-    return problem(outcome, request.request_id)
+        return success(held(outcome), status=202, fields=PRIVATE + limit.policy)
+    return problem(outcome, request.request_id, fields=limit.policy)
 
 
 def outcome_kind(outcome: Outcome) -> str:
@@ -180,9 +182,13 @@ def _count(outcome: Outcome) -> None:
 class ScoreRoutes:
     """The routes of `/scores` but for the live transports (those are in web.routes.live)."""
 
-    __slots__ = ("_authenticator", "_encoded", "_leaderboard", "_submit_action")
+    __slots__ = ("_authenticator", "_encoded", "_leaderboard", "_limit", "_submit_action")
 
-    def __init__(self, authenticator: Bearer, submit_action: SubmitAction, leaderboard: Leaderboard) -> None:
+    def __init__(
+        self, authenticator: Bearer, submit_action: SubmitAction, leaderboard: Leaderboard, *, per_minute: int = 0
+    ) -> None:
+        """`per_minute`: actions of a user, as answers tell; 0: no limit."""
+        self._limit = UserFields(per_minute)
         self._authenticator, self._submit_action, self._leaderboard = authenticator, submit_action, leaderboard
         self._encoded: dict[int, _EncodedBoard] = {}  # the newest answer by limit: at most 100
 
@@ -219,8 +225,10 @@ class ScoreRoutes:
         pending = self._begin_submit(request)
         if isinstance(pending, Unasked):
             asked = await self._submit_action.ask(pending)
-            pending = outcome_response(request, asked) if isinstance(asked, Refusal) else asked
-        return pending if isinstance(pending, Response) else outcome_response(request, await pending.wait())
+            pending = outcome_response(request, asked, self._limit) if isinstance(asked, Refusal) else asked
+        if isinstance(pending, Response):
+            return pending
+        return outcome_response(request, await pending.wait(), self._limit)
 
     def submit_fast(self, request: Request, respond: RespondCallback) -> Response | Deferred | None:
         """The same without a task that waits for the outcome. None: another server must be asked first, and `submit`
@@ -230,7 +238,7 @@ class ScoreRoutes:
             return pending
         if isinstance(pending, Unasked):
             return None
-        pending.add_done_callback(lambda outcome: respond(partial(outcome_response, request, outcome)))
+        pending.add_done_callback(lambda outcome: respond(partial(outcome_response, request, outcome, self._limit)))
         return DEFERRED
 
     def _begin_submit(self, request: Request) -> Pending | Unasked | Response:
@@ -241,7 +249,7 @@ class ScoreRoutes:
             return problem(NOT_JSON, request.request_id)
         signature = request.header(b"x-action-signature").decode("latin-1")
         pending = self._submit_action.submit(identity, signature, request.body, request.request_id.decode())
-        return outcome_response(request, pending) if isinstance(pending, Refusal) else pending
+        return outcome_response(request, pending, self._limit) if isinstance(pending, Refusal) else pending
 
     async def read(self, request: Request) -> Response:
         """Read the best players, and one's own place."""

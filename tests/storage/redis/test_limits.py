@@ -215,7 +215,7 @@ async def test_what_a_rule_refuses_takes_a_slot_but_starts_no_cooldown(stores: S
     bad, old = action(points_or_refusal=BAD, cooldown_ms=30_000), action(timestamp_ms=0, cooldown_ms=30_000)
     assert [judgement.reserved for judgement in await reserve(limits, [bad, old])] == [SLOT, SLOT]
     (judgement,) = await reserve(limits, [action(cooldown_ms=30_000)])
-    assert judgement == LimitDecision(None, SLOT | COOLDOWN)
+    assert judgement == LimitDecision(None, SLOT | COOLDOWN, left=0)
     assert await judge(limits, action()) == ["user"]
 
 

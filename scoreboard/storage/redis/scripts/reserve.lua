@@ -3,8 +3,8 @@
 -- KEYS: since when the windows are complete; then window, cooldown of each action
 -- ARGV: limit (0 = off), window (ms), oldest (ms), newest (ms); then four an action: action id, timestamp (ms), rule
 -- says yes (1/0), cooldown (ms, 0 = none)
--- Returns {now (ms), since when the windows are complete (ms), then three an action: verdict, wait (ms), what this call
--- newly reserved (1 slot, 2 cooldown, 3 both)}. Verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of
+-- Returns {now (ms), since when the windows are complete (ms), then four an action: verdict, wait (ms), what this call
+-- newly reserved (1 slot, 2 cooldown, 3 both), slots left (-1 = no limit)}. Verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of
 -- bounds, 5 the rule says no
 --
 -- The window's member and the cooldown's value are the action id: a retry takes no second slot, its slot is stamped
@@ -23,11 +23,12 @@ for i = 1, (#KEYS - 1) / 2 do
   local slots, cooldown, at = KEYS[2 * i], KEYS[2 * i + 1], 4 * i + 1
   local id, timestamp, allowed, pause = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
   local verdict, wait, reserved = 1, 0, 0
-  local held = false
+  local held, left = false, -1
   if limit > 0 then
     redis.call('ZREMRANGEBYSCORE', slots, '-inf', now - window)
     held = redis.call('ZSCORE', slots, id)
-    if not held and redis.call('ZCARD', slots) >= limit then
+    left = limit - redis.call('ZCARD', slots)
+    if not held and left <= 0 then
       verdict = 2
       wait = redis.call('ZRANGE', slots, -limit, -limit, 'WITHSCORES')[2] + window - now
     end
@@ -44,7 +45,7 @@ for i = 1, (#KEYS - 1) / 2 do
     if limit > 0 then
       redis.call('ZADD', slots, now, id)
       redis.call('PEXPIRE', slots, window)
-      if not held then reserved = 1 end
+      if not held then reserved, left = 1, left - 1 end
     end
     if timestamp < now - oldest or timestamp > now + newest then
       verdict = 4
@@ -58,5 +59,6 @@ for i = 1, (#KEYS - 1) / 2 do
   answer[#answer + 1] = verdict
   answer[#answer + 1] = wait
   answer[#answer + 1] = reserved
+  answer[#answer + 1] = left
 end
 return answer
