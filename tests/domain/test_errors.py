@@ -11,7 +11,7 @@ def test_every_code_has_a_status_and_a_title() -> None:
 
 def test_layers_are_part_of_the_contract() -> None:
     """Clients read these words in `layer`."""
-    assert {str(layer) for layer in LimitLayer} == {"ip", "login", "user", "cooldown"}
+    assert {str(layer) for layer in LimitLayer} == {"ip", "login", "user", "cooldown", "daily", "server_key"}
 
 
 def test_rate_limited_names_the_wait() -> None:

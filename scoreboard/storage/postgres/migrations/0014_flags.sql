@@ -7,10 +7,6 @@ CREATE TABLE anomaly_watermark (
 );
 INSERT INTO anomaly_watermark (below) SELECT (last_value + is_called::int) * 4096 FROM commit_ids;
 
--- The log is read in its order from a number on. Order numbers rise with the place in the table, so a block range index
--- finds them, and costs an insert next to nothing; a B-tree would cost each action an entry.
-CREATE INDEX action_logs_seq ON action_logs USING brin (seq) WITH (pages_per_range = 32, autosummarize = on);
-
 -- What a rule found about a user. While a flag is open it absorbs further hits of its rule and user, so that nobody has
 -- more than one of each; `seq` is the action of the first. `scope`: of what is found about many users at once, once.
 -- Rows go with their user; decided ones are pruned after a year, open ones are bounded by users and rules.

@@ -1,9 +1,7 @@
 -- The transparency log: a Merkle tree over every row of action_logs and audit_events, in the order of their numbers.
 -- domain/log_records says what a leaf is, storage/sealing how the tree grows. Rows of the tree are only ever added.
 
--- In the order of their numbers, for the sealer. New rows go to the right-most page of the index. One of this name that
--- finds blocks of rows alone would not do.
-DROP INDEX IF EXISTS action_logs_seq;
+-- For the sealer and the anomaly rules, which read the log in its order. New rows go to the right-most page.
 CREATE INDEX action_logs_seq ON action_logs (seq);
 
 -- What the salts of a user's leaves are made of. It goes with the user: then a leaf tells nothing any more.
