@@ -139,8 +139,8 @@ def held(url: str, statements: Sequence[str], seconds: float) -> None:
 
 
 async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: others go on. At
-    most a quarter of their requests are told to try again, those that were in a batch with a locked row."""
+    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: nobody else is
+    refused."""
     async with under_fault(pair, unavailable=True) as run:
         users = [client.user for client in run.clients[:6]]
         locked, begun = {*users}, trio.current_time()
@@ -154,8 +154,7 @@ async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFi
         others = [one for one in run.ledger.answers if one.user not in locked]
         before = [one.answered - one.sent for one in others if one.answered < begun]
         during = [one for one in others if begun <= one.sent < ended]
-        refused = [one for one in during if one.status != httpx.codes.OK]
-        if len(refused) * 4 > len(during):
+        if refused := [one for one in during if one.status != httpx.codes.OK]:
             run.found.append(f"{len(refused)} of {len(during)} requests of others were answered {refused[0].status}")
         took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
