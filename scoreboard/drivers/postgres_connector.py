@@ -16,6 +16,10 @@ CONNECT_SECONDS = 2.0  # to a store in the same data centre; longer means "not t
 MIN_CONNECT_SECONDS = 0.001  # when the deadline has passed already; asyncpg does not accept a time-out of 0
 # for a row lock: longer than any other batch holds one, and short enough for the other actions of the batch
 COMMITTER_LOCK_TIMEOUT_MS = 200
+# For a background transaction that locks the rows of several users and waits for one of them. Its own locks keep
+# committers waiting, which would take users for locked that nobody holds: so it gives up long before they do.
+BACKGROUND_LOCK_TIMEOUT_MS = 20
+BACKGROUND_LOCK_TIMEOUT_SQL = f"SET LOCAL lock_timeout = '{BACKGROUND_LOCK_TIMEOUT_MS}ms'"
 COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 compare it
 
 

@@ -3,7 +3,8 @@
 One transaction takes the watermark, reads the actions above it, and writes flags, alerts and the new watermark: so each
 action is looked at exactly once, whichever node does it and whenever one dies. Only what is decided is read
 (storage.postgres.settled), since a transaction in flight may still add a lower number. Nothing here is on the way of an
-action: writers wait for none of these locks.
+action. Where another session holds a user's row, the run gives up at once and the next one tries again: committers
+could be waiting for the rows of the other users.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from scoreboard.domain.anomalies import (
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.flags import FlagDraft
 from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.postgres_connector import BACKGROUND_LOCK_TIMEOUT_SQL
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.flagging import NO_POLICIES, Opened, open_flags_aio
 from scoreboard.storage.postgres.settled import PLACES, Settled
@@ -111,6 +113,7 @@ class AnomalyLog:
         if await conn.fetchval(WATERMARK_SQL) >= settled:
             return NOTHING
         async with conn.transaction():
+            await conn.execute(BACKGROUND_LOCK_TIMEOUT_SQL)
             begin = await conn.fetchval(LOCK_SQL)
             if begin is None or begin >= settled:
                 return NOTHING

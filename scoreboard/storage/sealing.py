@@ -19,6 +19,7 @@ from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.domain.merkle import Range, append, nodes_of
 from scoreboard.drivers.bridge import postgres_errors
 from scoreboard.drivers.deadline import bounded_aio
+from scoreboard.drivers.postgres_connector import BACKGROUND_LOCK_TIMEOUT_SQL
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import log_leaves, log_tree
 from scoreboard.storage.postgres.settled import Settled
@@ -67,6 +68,7 @@ class Sealing:
         below = await self._settled.advance_aio(conn)
         added = 0
         async with conn.transaction():
+            await conn.execute(BACKGROUND_LOCK_TIMEOUT_SQL)  # a new user's secret locks the user's row
             if await conn.fetchval(LOCK_SQL, ADVISORY_LOCK_KEY):
                 added = await seal_aio(conn, below)
                 if self.sign is not None:

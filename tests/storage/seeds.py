@@ -25,6 +25,12 @@ from scoreboard.storage.redis.projection import Projection
 NAMES = SPECIFIED.board(LEADERBOARD)
 UPDATES = SPECIFIED.updates
 
+# For new connections: so that only a time-out that the code sets itself ends a wait for a lock.
+NO_LOCK_TIMEOUT_SQL = """
+DO $$ BEGIN
+    EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET lock_timeout = 0', current_database());
+END $$"""
+
 
 async def make_users(stores: Stores, count: int) -> list[UUID]:
     rows = await stores.fetch(

@@ -15,12 +15,13 @@ from structlog.testing import capture_logs
 from scoreboard.domain.anomalies import AnomalyLimits
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.postgres_connector import BACKGROUND_LOCK_TIMEOUT_MS, COMMITTER_LOCK_TIMEOUT_MS
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage import anomaly_log, flagging
 from scoreboard.storage.anomaly_log import NOTHING, AnomalyLog, Examined
 from scoreboard.telemetry import metrics
 from scoreboard.workers import anomalies
-from tests.storage.seeds import make_users
+from tests.storage.seeds import NO_LOCK_TIMEOUT_SQL, make_users
 
 LIMITS = AnomalyLimits(points_jump=1000, action_rate=0, regular_intervals=0, impossible_time=0)
 
@@ -78,6 +79,29 @@ async def test_each_action_is_looked_at_once(stores: Stores) -> None:
     assert await examined_all(log) == 2
     assert await flags(stores) == [("points_jump", user, found_at, 1)]
     assert await examined_all(log) == 0
+
+
+async def test_a_locked_user_keeps_no_writer_of_others_waiting(stores: Stores) -> None:
+    """A run that meets a row of another session gives up before a committer would, and flags both users later."""
+    assert BACKGROUND_LOCK_TIMEOUT_MS * 5 <= COMMITTER_LOCK_TIMEOUT_MS
+    await stores.execute(NO_LOCK_TIMEOUT_SQL)  # so that only the run's own ends the wait
+    stores.pool.replace("another setting of the role")
+    users = sorted(await make_users(stores, 2))  # the first is locked by the run, then it waits for the second
+    log = AnomalyLog(stores, LIMITS, alerts=False)
+    for user in users:
+        await act(stores, user, 5000)
+    holder = await run_in_asyncio(stores.connect_aio)
+    try:
+        await run_in_asyncio(lambda: holder.execute("BEGIN"))
+        await run_in_asyncio(lambda: holder.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", users[1]))
+        with pytest.raises(StorageUnavailable, match="lock timeout"):
+            await log.examine()
+        assert await flags(stores) == []
+    finally:
+        holder.terminate()
+    while not await flags(stores):
+        await log.examine()
+    assert [user for _, user, _, _ in await flags(stores)] == users
 
 
 async def test_an_open_flag_absorbs_further_hits(stores: Stores) -> None:

@@ -22,7 +22,7 @@ from scoreboard.storage import log_proofs, sealing
 from scoreboard.storage.log_proofs import InclusionProof, RecordChanged
 from scoreboard.storage.postgres import audit_events, log_leaves, log_tree, users
 from scoreboard.storage.sealing import Sealing
-from tests.storage.seeds import Scribe, claim, connection, make_users
+from tests.storage.seeds import NO_LOCK_TIMEOUT_SQL, Scribe, claim, connection, make_users
 
 WAITS_SQL = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
 SIGNER = LogSigner("scores.example", bytes(32))
@@ -175,6 +175,21 @@ async def test_what_is_not_decided_is_not_sealed(stores: Stores) -> None:
     assert await seal_all(stores) == 2
     orders = await stores.fetchval("SELECT orders FROM log_leaves")
     assert orders == sorted(orders)
+
+
+async def test_a_locked_user_keeps_no_writer_of_others_waiting(stores: Stores) -> None:
+    """The secrets of new users lock their rows: a step that meets a row of another session gives up at once, and a
+    later one seals both."""
+    await stores.execute(NO_LOCK_TIMEOUT_SQL)
+    players = await make_users(stores, 2)
+    await record(stores, players)
+    async with connection(stores) as holder, sealer(stores) as seal:
+        await run_in_asyncio(holder.execute, "BEGIN")
+        await run_in_asyncio(holder.execute, "SELECT FROM users WHERE id = $1 FOR UPDATE", players[0])
+        with pytest.raises(StorageUnavailable, match="lock timeout"):
+            await run_in_asyncio(seal.step_aio)
+        await run_in_asyncio(holder.execute, "COMMIT")
+    assert await seal_all(stores) == 2
 
 
 async def test_two_sealers_at_once_seal_every_record_once(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
